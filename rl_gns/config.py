@@ -1,0 +1,269 @@
+"""One frozen configuration, whole: defaults < preset or file < flags. Every field is read by the part that owns it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from envs.options import AtariOptions
+
+
+class ConfigError(ValueError):
+    """The user's mistake, in one line: what, the value, the nearest right one. Exit code 2."""
+
+
+@dataclass(frozen=True)
+class BatchConfig:
+    """How many env steps an optimizer step averages, and how often a rollout is used."""
+
+    size: int = 256
+    """B, the batch size: env steps averaged into one optimizer step."""
+    segment_steps: int = 128
+    """T, env steps of one column in a rollout. Never changes when B does: B grows by columns."""
+    minibatches: int = 4
+    """Optimizer steps in one pass over a rollout; a rollout is B x minibatches env steps."""
+    epochs: int = 4
+    """Passes over a rollout."""
+    minibatch_by: Literal["transitions", "columns"] = "transitions"
+    """What is shuffled into minibatches: single rows, as every peer does, or whole columns."""
+
+    @property
+    def rollout_env_steps(self) -> int:
+        return self.size * self.minibatches
+
+    @property
+    def columns(self) -> int:
+        return self.rollout_env_steps // self.segment_steps
+
+
+@dataclass(frozen=True)
+class RolloutConfig:
+    """How experience is collected; none of it but the seeds' spacing depends on who hosts the collectors."""
+
+    columns_per_collector: int = 8
+    """Columns of one collector: the unit that is placed, seeded, moved and replaced."""
+    scatter_env_steps: int = 500
+    """Each column first takes U{0..this} random env steps, so that columns start out of phase (the paper's 500)."""
+    burn_in_env_steps: int = 200
+    """Then it plays so many under the current policy before any counts (a guess); also when it is seeded anew."""
+
+
+@dataclass(frozen=True)
+class LearnerConfig:
+    """PPO; with epochs = minibatches = 1, clip_range = 0 and rmsprop it is A2C."""
+
+    network: Literal["auto", "nature", "small", "mlp", "linear"] = "auto"
+    """nature: the Nature CNN. small: 16/32/32 filters. mlp: two tanh layers of 64. linear: no bias, for worlds with a
+    known answer. auto: nature from 84 pixels on, small below, mlp for vectors."""
+    optimizer: Literal["adam", "rmsprop"] = "adam"
+    """adam (eps 1e-5) or rmsprop (alpha 0.99, eps 1e-5: McCandlish et al. 2018, A.4.2)."""
+    learning_rate: float = 2.5e-4
+    """Of the optimizer, at the start."""
+    schedule: Literal["constant", "linear"] = "constant"
+    """linear anneals the learning rate to 0 at total_env_steps; sweeps need constant."""
+    clip_range: float = 0.1
+    """PPO's ratio clip; 0 means no clipping, the plain policy gradient."""
+    value_clip: bool = False
+    """Clip the value's change by clip_range too, as the Atari baselines do."""
+    value_coef: float = 0.5
+    """Weight of the value loss."""
+    entropy_coef: float = 0.01
+    """Weight of the entropy bonus."""
+    max_grad_norm: float = 0.5
+    """Clip the gradient's global norm to this; 0 means never."""
+    gamma: float = 0.99
+    """Discount an env step."""
+    gae_lambda: float = 0.95
+    """Lambda of generalised advantage estimation."""
+    normaliser: Literal["ewma", "rollout", "none"] = "ewma"
+    """Statistics that scale advantages: of earlier rollouts (independent of this one), of this rollout (coupled:
+    its noise scale is not pooled), or none."""
+    normaliser_env_steps: int = 20_000
+    """Memory of the ewma, env steps (a guess; ten rollouts of pong_small)."""
+    micro_batch: int = 256
+    """Rows in one forward and backward pass; gradients accumulate. 256 was fastest on 2 Zen 4 cores."""
+    precision: Literal["fp32", "bf16", "auto"] = "fp32"
+    """Of the forward pass; weights, gradients and sums stay fp32. auto: bf16 where the hardware has it."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the learner runs; collectors stay on the CPU."""
+    threads: int = 0
+    """The learner's CPU threads; 0: OMP_NUM_THREADS, or all cores this process may use. Part of the bits only."""
+    max_skipped_steps: int = 8
+    """Stop the run after this many optimizer steps in a row with a gradient that is not finite."""
+
+
+@dataclass(frozen=True)
+class NoiseConfig:
+    """The gradient noise scale, measured while training."""
+
+    every: int = 8
+    """Probe each so many rollouts; 0: never. Weights are bitwise the same either way."""
+    groups: int = 16
+    """J, disjoint sets of columns, at most one a column; fewer than 8 never resolve."""
+    window_env_steps: int = 500_000
+    """Signal and trace are pooled over the last so many env steps."""
+    confidence: float = 0.95
+    """Coverage of the intervals."""
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """What a killed run goes on from."""
+
+    every_env_steps: int = 50_000
+    """Checkpoint at multiples of this many env steps."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A whole run."""
+
+    env: str = "CartPole"
+    """The world: an Atari game in CamelCase, CartPole, or a world with a known answer."""
+    seed: int = 0
+    """All random streams of the run derive from it."""
+    total_env_steps: int = 100_000
+    """Stop at the first rollout that reaches so many valid env steps."""
+    goals: tuple[float, ...] = ()
+    """Returns whose first crossing is recorded, judged on evaluation episodes of the frozen policy."""
+    stop_at_goal: bool = False
+    """Stop once the highest goal is reached."""
+    evaluation_episodes: int = 20
+    """Complete episodes of one evaluation, on columns of their own; only runs with goals are evaluated."""
+    return_episodes: int = 100
+    """The smoothed return is the mean over so many finished episodes."""
+    actors: int = 0
+    """Ray actors that host the collectors; 0: all in this process. Never changes the numbers."""
+    atari: AtariOptions = field(default_factory=AtariOptions)
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    learner: LearnerConfig = field(default_factory=LearnerConfig)
+    noise: NoiseConfig = field(default_factory=NoiseConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+
+
+NOT_IN_THE_NUMBERS = ("actors", "total_env_steps", "goals", "stop_at_goal", "checkpoint")
+"""Top-level fields that may differ between a run and its continuation (total_env_steps: under a constant rate)."""
+
+
+def config_id(config: RunConfig) -> str:
+    """Eight hex digits over every setting that changes the numbers: two runs that share it are one experiment."""
+    return hashlib.sha256(json.dumps(identity(config), sort_keys=True).encode()).hexdigest()[:8]
+
+
+def identity(config: RunConfig) -> dict[str, Any]:
+    """The settings that change numbers, as a nested dict."""
+    kept = dict(to_dict(config))
+    annealed = config.learner.schedule == "linear"
+    for name in NOT_IN_THE_NUMBERS:
+        if not (annealed and name == "total_env_steps"):
+            kept.pop(name)
+    kept["evaluated"] = bool(config.goals)
+    return kept
+
+
+def first_difference(there: dict[str, Any], here: dict[str, Any], prefix: str = "") -> str | None:
+    """`key: value there, value here` of the first setting that differs between two identities, or None."""
+    for name in sorted(set(there) | set(here)):
+        old, new, key = there.get(name), here.get(name), f"{prefix}{name}"
+        if isinstance(old, dict) and isinstance(new, dict):
+            if found := first_difference(old, new, f"{key}."):
+                return found
+        elif old != new:
+            return f"{key}: {old!r} there, {new!r} here"
+    return None
+
+
+def validate(config: RunConfig) -> RunConfig:
+    """Cross-field rules; returns the config, or raises ConfigError naming key, value and the nearest right one."""
+    for rule in (_check_least, _check_batch, _check_fractions):
+        rule(config)
+    return config
+
+
+LEAST = {
+    "seed": 0,
+    "actors": 0,
+    "total-env-steps": 1,
+    "return-episodes": 1,
+    "evaluation-episodes": 1,
+    "atari.frame-size": 36,  # the smallest that three convolutions of the Nature CNN leave a pixel of
+    "atari.frame-stack": 1,
+    "atari.frameskip": 1,
+    "atari.noop-max": 0,
+    "batch.size": 1,
+    "batch.segment-steps": 1,
+    "batch.minibatches": 1,
+    "batch.epochs": 1,
+    "rollout.columns-per-collector": 1,
+    "rollout.scatter-env-steps": 0,
+    "rollout.burn-in-env-steps": 0,
+    "learner.micro-batch": 1,
+    "learner.max-skipped-steps": 1,
+    "learner.normaliser-env-steps": 1,
+    "learner.threads": 0,
+    "learner.clip-range": 0,
+    "learner.max-grad-norm": 0,
+    "noise.every": 0,
+    "noise.groups": 2,
+    "noise.window-env-steps": 1,
+    "checkpoint.every-env-steps": 1,
+}
+
+
+def _check_least(config: RunConfig) -> None:
+    for key, least in LEAST.items():
+        if not (value := _value(config, key)) >= least:
+            raise ConfigError(f"--{key}: {value} is too small; the least is {least}")
+    if not all(math.isfinite(goal) for goal in config.goals) or len(set(config.goals)) < len(config.goals):
+        raise ConfigError(f"--goals: {list(config.goals)}: finite returns, each once, are wanted")
+    if config.seed >= 1 << 63:
+        raise ConfigError(f"--seed: {config.seed} is too large; the greatest is {(1 << 63) - 1}")
+    if config.learner.threads > 256:
+        raise ConfigError(f"--learner.threads: {config.learner.threads} is too large; 0 takes the cores there are")
+    if not 0 < config.learner.learning_rate < float("inf"):
+        raise ConfigError(f"--learner.learning-rate: {config.learner.learning_rate} is no rate; 2.5e-4 is usual")
+
+
+def _value(config: RunConfig, key: str) -> Any:
+    value: Any = config
+    for name in key.replace("-", "_").split("."):
+        value = getattr(value, name)
+    return value
+
+
+def _check_batch(config: RunConfig) -> None:
+    batch, per_collector = config.batch, config.rollout.columns_per_collector
+    unit = batch.segment_steps * per_collector
+    if batch.rollout_env_steps % unit:
+        step = unit // math.gcd(unit, batch.minibatches)
+        nearest = max(1, round(batch.size / step)) * step
+        raise ConfigError(
+            f"--batch.size: {batch.size} x {batch.minibatches} minibatches is no multiple of {batch.segment_steps} "
+            f"segment steps x {per_collector} columns a collector; the nearest that fits is {nearest}"
+        )
+    if batch.columns < 2 and config.noise.every > 0:
+        raise ConfigError("--noise.every: one column has no noise scale; give more columns, or 0 for no probe")
+
+
+def _check_fractions(config: RunConfig) -> None:
+    fractions = {
+        "learner.gamma": config.learner.gamma,
+        "learner.gae-lambda": config.learner.gae_lambda,
+        "noise.confidence": config.noise.confidence,
+        "atari.sticky-action-probability": config.atari.sticky_action_probability,
+    }
+    for key, value in fractions.items():
+        if not 0 <= value <= 1:
+            raise ConfigError(f"--{key}: {value} is not in [0, 1]; the nearest is {min(max(value, 0.0), 1.0):g}")
+    if not 0 < config.noise.confidence < 1:
+        raise ConfigError(f"--noise.confidence: {config.noise.confidence} is not inside (0, 1); usual is 0.95")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Nested plain dict of a config; tuples become lists."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))

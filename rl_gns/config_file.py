@@ -1,0 +1,121 @@
+"""Settings from files: TOML in and out, each key checked by name and type, presets found by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import os
+import tomllib
+import types
+import typing
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+
+from rl_gns.config import ConfigError, RunConfig, to_dict
+
+
+def to_toml(config: RunConfig) -> str:
+    """The whole config as TOML that `load` reads back to an equal one."""
+    return tomli_w.dumps(to_dict(config))
+
+
+def from_table(values: dict[str, Any], base: Any, prefix: str = "") -> Any:
+    """`base` (a dataclass of settings) with the given ones replaced, each checked by name and type; ConfigError names
+    the first that is wrong."""
+    return _from_table(values, base, prefix, keys(base, prefix))
+
+
+def _from_table(values: dict[str, Any], base: Any, prefix: str, known: list[str]) -> Any:
+    hints = typing.get_type_hints(type(base))
+    changes = {}
+    for name, value in values.items():
+        name, key = name.replace("-", "_"), f"{prefix}{name}"
+        if name not in hints:
+            raise ConfigError(unknown_key(key, known))
+        current = getattr(base, name)
+        if not dataclasses.is_dataclass(current):
+            changes[name] = coerce(key, value, hints[name])
+        elif isinstance(value, dict):
+            changes[name] = _from_table(value, current, f"{key}.", known)
+        else:
+            raise ConfigError(f"{key}: {value!r} is not a table of settings")
+    try:
+        return dataclasses.replace(base, **changes)
+    except ValueError as error:
+        raise ConfigError(f"{prefix}{error}") from None
+
+
+def keys(config: Any, prefix: str = "") -> list[str]:
+    """Every setting's dotted name."""
+    found = []
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        found += keys(value, f"{prefix}{f.name}.") if dataclasses.is_dataclass(value) else [f"{prefix}{f.name}"]
+    return found
+
+
+def unknown_key(key: str, known: list[str]) -> str:
+    """One line for a misspelt key, with the nearest right one."""
+    leaf = {name.rsplit(".", 1)[-1]: name for name in reversed(known)}
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    near = near or [leaf[m] for m in difflib.get_close_matches(key.rsplit(".", 1)[-1], list(leaf), n=1, cutoff=0.5)]
+    return f"{key}: no such setting" + (f"; the nearest is {near[0]}" if near else "")
+
+
+def coerce(key: str, value: Any, hint: Any) -> Any:
+    """A TOML or JSON value as the field's type; 1.5 is no int, 1 is a float, "1" is neither."""
+    if typing.get_origin(hint) is Literal:
+        choices = typing.get_args(hint)
+        if value not in choices:
+            near = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.0)
+            raise ConfigError(f"{key}: {value!r} is none of {', '.join(choices)}; the nearest is {near[0]}")
+        return value
+    if typing.get_origin(hint) is tuple and isinstance(value, (list, tuple)):
+        return tuple(coerce(key, v, typing.get_args(hint)[0]) for v in value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    wanted = hint if isinstance(hint, (type, types.UnionType)) else object
+    if isinstance(value, bool) is not (hint is bool) or not isinstance(value, wanted):
+        raise ConfigError(f"{key}: {value!r} is no {getattr(hint, '__name__', 'list of numbers')}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{key}: {value} is not finite")
+    return value
+
+
+def config_dirs() -> list[Path]:
+    """Where shipped presets lie: inside an installed wheel, or beside the package in a checkout."""
+    here = Path(__file__).resolve().parent
+    return [d for d in (here / "configs", here.parent / "configs") if d.is_dir()]
+
+
+def presets() -> dict[str, Path]:
+    """Name (`pong`, `quickstart/pong`) -> file of every shipped preset."""
+    return {str(p.relative_to(d).with_suffix("")): p for d in config_dirs() for p in sorted(d.rglob("*.toml"))}
+
+
+def find(name: str) -> Path:
+    """A preset's file by name, or a path to the user's own."""
+    if (found := presets().get(name)) is not None:
+        return found
+    if os.path.isfile(name):
+        return Path(name)
+    near = difflib.get_close_matches(name, list(presets()), n=1, cutoff=0.0)
+    raise ConfigError(
+        f"--config: {name!r} is neither a preset nor a file" + (f"; the nearest is {near[0]}" if near else "")
+    )
+
+
+def load_toml(path: Path) -> dict[str, Any]:
+    """A TOML file as a dict, or ConfigError naming file and line."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def load(path: Path) -> RunConfig:
+    """The RunConfig that a TOML file describes, on top of the defaults."""
+    return from_table(load_toml(path), RunConfig())

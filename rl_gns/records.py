@@ -1,0 +1,281 @@
+"""The records that travel between the parts: frozen, plain arrays, one line of meaning and unit a field.
+
+Time runs over t = 0 .. T-1, columns over n = 0 .. N-1. Missing is None (null on disk), never 0.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+Part = Literal["policy", "rest", "total"]
+PARTS: tuple[Part, ...] = ("policy", "rest", "total")
+
+
+def logged(unit: str, meaning: str, **kwargs: Any) -> Any:
+    """A dataclass field that reaches disk: `unit` and `meaning` feed the README's table of metrics."""
+    return field(metadata={"unit": unit, "meaning": meaning}, **kwargs)
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentBlock:
+    """T consecutive env steps of the N columns of one collector, under one policy version.
+
+    Row (t, n): the agent saw `obs_t`, took `action`, received `reward`, and then saw `obs_{t+1}`.
+    `obs_t` is the stack of `frames[t : t + stack]` with the frames older than the episode zeroed.
+    """
+
+    frames: np.ndarray
+    """[T + stack, N, *frame_shape]: single frames (uint8 pixels, float32 vectors); the first `stack` are the
+    first observation's own stack, the last is the bootstrap observation."""
+    episode_start: np.ndarray
+    """[T + 1, N] bool: `obs_t` is the first observation of an episode (after a reset)."""
+    action: np.ndarray
+    """[T, N] int64."""
+    logp: np.ndarray
+    """[T, N] float32, nats: log-probability of `action` under the collecting policy."""
+    value: np.ndarray
+    """[T, N] float32: the collecting network's V(obs_t), in units of discounted clipped reward."""
+    last_value: np.ndarray
+    """[N] float32: V(obs_T), the bootstrap value."""
+    reward: np.ndarray
+    """[T, N] float32: what the learner learns from (clipped where the protocol clips)."""
+    raw_reward: np.ndarray
+    """[T, N] float32: the game's own score."""
+    terminated: np.ndarray
+    """[T, N] bool: the episode (or life, where the protocol ends on it) ended: no bootstrap."""
+    truncated: np.ndarray
+    """[T, N] bool: a time limit cut the episode: bootstrap from `obs_{t+1}`."""
+    valid: np.ndarray
+    """[T, N] bool: False on the autoreset row, whose action was ignored."""
+    episode_returns: np.ndarray
+    """[n_episodes] float32: raw returns of the episodes that finished in this block."""
+    episode_lengths: np.ndarray
+    """[n_episodes] int64, env steps."""
+    policy_version: int
+    """The version of the weights that collected every row."""
+    collector_id: int
+    """Which collector; blocks are combined in this order, never in order of arrival."""
+    generation: int
+    """How often this collector was re-seeded."""
+    wave: int
+    """Which hosting turn in the rollout (0 where all collectors are hosted at once)."""
+    burn_in_env_steps: int
+    """Env steps spent on desynchronising the columns since the last block; not in the batch."""
+
+
+@dataclass(frozen=True)
+class MomentsKey:
+    """What must be equal for two noise scales to be pooled or compared."""
+
+    env: str
+    """World and protocol, as `envs.protocol` prints it."""
+    segment_steps: int
+    """T, env steps."""
+    waves: int
+    """Turns in which the same columns were run again within a rollout (1: none)."""
+    gamma: float
+    gae_lambda: float
+    normaliser: str
+    """How advantages were scaled: `ewma`, `none`, or `rollout` (coupled: the groups share its statistics)."""
+    epochs: int
+    minibatches: int
+    minibatch_by: str
+    value_coef: float
+    """Scales `rest` and `total` (the policy part does not feel it)."""
+    entropy_coef: float
+    batch_size: int
+    """Env steps averaged into one optimizer step; a change of it starts a new block of the average."""
+    network: str
+    precision: str
+
+    @property
+    def id(self) -> str:
+        """Eight hex digits that differ where any field does; what a NoiseScale carries on disk."""
+        return hashlib.sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode()).hexdigest()[:8]
+
+    @property
+    def coupled(self) -> bool:
+        """True where the groups are not independent, because they share the rollout's own statistics."""
+        return self.normaliser == "rollout"
+
+
+@dataclass(frozen=True)
+class GroupMoments:
+    """Second moments of the mean gradients g_1 .. g_J of J disjoint sets of columns, at fixed weights.
+
+    `gram[part][i, j] = g_i . g_j`, float64, before clipping and before the optimizer: every statistic of
+    the noise scale is a function of it and of `env_steps`.
+    """
+
+    gram: dict[str, np.ndarray]
+    """part -> [J, J] float64, in squared gradient units, for `policy`, `rest` (value and entropy) and `total`."""
+    env_steps: np.ndarray
+    """[J] int64: valid env steps in each group's mean."""
+    key: MomentsKey
+    policy_version: int
+    max_ratio_error: float = 0.0
+    """max |pi_learner / pi_collector - 1| over the rows: how far the probe was from on-policy."""
+
+    @property
+    def n_groups(self) -> int:
+        return len(self.env_steps)
+
+    @property
+    def off_policy(self) -> bool:
+        """True beyond a ratio error of 1e-2 (a chosen limit): the moments are kept apart from the pool."""
+        return not self.max_ratio_error <= 1e-2
+
+
+@dataclass(frozen=True)
+class NoiseScale:
+    """A gradient noise scale B_simple = tr(Sigma) / |G|^2 with its interval (McCandlish et al. 2018, eq. 2.9)."""
+
+    part: str = logged("", "which loss: policy, rest (value and entropy) or total")
+    signal_sq: float = logged("gradient^2", "estimate of |G|^2, unbiased, may be negative")
+    noise_trace: float = logged("gradient^2 x env steps", "estimate of tr(Sigma) per env step")
+    b_simple: float | None = logged("env steps", "noise_trace / signal_sq; null where signal_sq <= 0")
+    low: float = logged("env steps", "lower end of the interval for B_simple")
+    high: float | None = logged("env steps", "upper end of the interval; null where unbounded")
+    confidence: float = logged("probability", "coverage that the interval aims at")
+    resolved: bool = logged("", "the signal's interval excludes zero and nothing else forbids a headline")
+    reason: str | None = logged("", "why not resolved; null where resolved")
+    env_steps_needed: int | None = logged("env steps", "about how many more until resolved; null if unknown, 0 if so")
+    n_groups: int = logged("groups", "J, the disjoint sets of columns")
+    env_steps: int = logged("env steps", "valid env steps in the estimate")
+    n_rollouts: int = logged("rollouts", "probes pooled")
+    first_version: int = logged("version", "first policy version in the estimate")
+    last_version: int = logged("version", "last policy version in the estimate")
+    pooling: str = logged("", "`updates` (over training) or `frozen` (one policy)")
+    key_id: str | None = logged("", "which noise scales may be compared: those of one key", default=None)
+    long_run_ratio: float | None = logged(
+        "1", "frozen only: long-run over within-rollout noise trace, how columns persist", default=None
+    )
+
+
+@dataclass(frozen=True)
+class UpdateRecord:
+    """One line of metrics.jsonl: one rollout, from publication to the last optimizer step on it."""
+
+    update: int = logged("rollouts", "index of this rollout, from 0")
+    env_steps: int = logged("env steps", "E: valid fresh env steps collected so far")
+    optimizer_steps: int = logged("steps", "S: optimizer steps taken so far")
+    batch_size: int = logged("env steps", "B that was asked for")
+    batch_env_steps: float | None = logged("env steps", "mean valid env steps in this rollout's optimizer steps")
+    columns: int = logged("columns", "environment copies that fed this rollout")
+    requested_env_steps: int = logged("env steps", "rows asked for: B x minibatches")
+    collected_env_steps: int = logged("env steps", "rows that arrived, autoreset rows included")
+    masked_env_steps: int = logged("env steps", "autoreset rows, left out of every loss and statistic")
+    burn_in_env_steps: int = logged("env steps", "steps spent on desynchronising columns before they count")
+    used_env_steps: int = logged("env steps", "rows that entered the losses")
+    late_blocks: int = logged("blocks", "late or duplicate blocks dropped")
+    generation: int = logged(
+        "generation", "how often the columns were seeded anew: at a resume, where the world cannot be saved"
+    )
+    learning_rate: float = logged("1", "of this rollout's optimizer steps")
+    return_mean: float | None = logged("score", "mean raw return of the last `return_episodes` finished episodes")
+    return_episodes: int = logged("episodes", "how many finished episodes that mean is over")
+    episodes: int = logged("episodes", "finished so far")
+    episode_length_mean: float | None = logged("env steps", "mean length of those episodes")
+    policy_loss: float | None = logged("1", "clipped surrogate, mean over the rollout's optimizer steps")
+    value_loss: float | None = logged("reward^2", "half squared error of V, before its coefficient")
+    entropy: float | None = logged("nats", "policy entropy, mean over rows")
+    approx_kl: float | None = logged("nats", "mean of (ratio - 1) - ln ratio, collecting to updated policy")
+    clip_fraction: float | None = logged("fraction", "rows whose ratio left the clip range")
+    grad_norm: float | None = logged("gradient", "mean norm before clipping")
+    grad_clip_fraction: float | None = logged("fraction", "optimizer steps whose gradient norm was clipped")
+    explained_variance: float | None = logged("fraction", "1 - Var(return - V) / Var(return)")
+    advantage_mean: float = logged("reward", "what was subtracted from the advantages")
+    advantage_std: float = logged("reward", "what the advantages were divided by")
+    skipped_steps: int = logged("steps", "optimizer steps skipped so far because the gradient was not finite")
+    probe_max_ratio_error: float | None = logged("1", "max |ratio - 1| at the probe; above 1e-2 it is not pooled")
+    probe_signal_sq: dict[str, float] | None = logged("gradient^2", "part -> signal_sq of this rollout alone")
+    probe_noise_trace: dict[str, float] | None = logged(
+        "gradient^2 x env steps", "part -> noise_trace of this rollout alone"
+    )
+    probes_left_out: int = logged("probes", "kept out of the pool so far: coupled, off-policy or not finite")
+    probe_groups: int | None = logged("groups", "J of this rollout's probe")
+    noise: dict[str, NoiseScale] | None = logged("", "part -> noise scale pooled over the window; see below")
+    evaluation_return: float | None = logged(
+        "score", "mean raw return of complete episodes of the policy after this rollout; null where none was due"
+    )
+    evaluation_env_steps: int | None = logged("env steps", "that the evaluation took; not in E")
+    collect_seconds: float = logged("s", "publish and collect")
+    probe_seconds: float = logged("s", "the noise-scale probe; 0 where none was due")
+    update_seconds: float = logged("s", "the optimizer steps")
+    seconds: float = logged("s", "the whole rollout, evaluation left out")
+
+
+@dataclass(frozen=True)
+class GoalCrossing:
+    """When a run reached a goal; the steps are None where it did not (censored at the run's end)."""
+
+    goal_return: float = logged("score", "the goal")
+    reached: bool = logged("", "whether the evaluation return got there")
+    optimizer_steps: float | None = logged("steps", "S at the crossing, interpolated in ln S between evaluations")
+    env_steps: float | None = logged("env steps", "E at the crossing, likewise")
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """result.json: written last, so its presence means that the run finished."""
+
+    env: str = logged("", "world")
+    seed: int = logged("", "run seed")
+    config_id: str = logged("", "hash of the settings that change numbers")
+    env_steps: int = logged("env steps", "E at the end")
+    optimizer_steps: int = logged("steps", "S at the end")
+    updates: int = logged("rollouts", "rollouts at the end")
+    batch_size: int = logged("env steps", "B at the end")
+    epochs: int = logged("1", "passes over a rollout")
+    minibatches: int = logged("1", "optimizer steps a pass")
+    learning_rate: float = logged("1", "at the end")
+    return_mean: float | None = logged("score", "mean raw return of the last finished episodes")
+    episodes: int = logged("episodes", "finished")
+    goals: list[GoalCrossing] = logged("", "one a goal")
+    noise: dict[str, NoiseScale] | None = logged("", "the last pooled noise scales")
+    skipped_steps: int = logged("steps", "optimizer steps skipped for a gradient that was not finite")
+    seconds: float = logged("s", "wall-clock of all sittings of the run")
+    stopped: str = logged("", "why the run ended: `budget` or `goal`")
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """measure.json: the noise scale of one frozen policy."""
+
+    env: str = logged("", "world and protocol")
+    policy: str = logged("", "`fresh`, or the checkpoint that was measured")
+    policy_env_steps: int = logged("env steps", "E of the run when the policy was frozen")
+    seed: int = logged("", "run seed")
+    generation: int = logged("generation", "of the columns that were measured on")
+    key: MomentsKey = logged("", "what the noise scales depend on: compare only those of one key")
+    noise: dict[str, NoiseScale] = logged("", "part -> frozen-policy noise scale")
+    mean_cosine: float = logged(
+        "1", "mean cosine between two groups' gradients, one rollout each; about 1 / (1 + B_simple / b)"
+    )
+    group_env_steps: float = logged("env steps", "b: mean valid env steps of a group in a rollout")
+    max_ratio_error: float = logged("1", "max |ratio - 1| between learner and collectors")
+    looks: int = logged("1", "how often the interval was looked at, to stop once it resolved")
+    burn_in_env_steps: int = logged("env steps", "spent on desynchronising and on the first advantage statistics")
+    seconds: float = logged("s", "wall-clock")
+
+
+def to_json(value: Any) -> Any:
+    """Plain JSON values from records: dataclasses to dicts, arrays to lists, NaN and infinities to null."""
+    if dataclasses.is_dataclass(value):
+        return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(k): to_json(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [to_json(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
