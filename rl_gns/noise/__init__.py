@@ -1,0 +1,55 @@
+"""Gradient noise scales with intervals, the knee of a sweep, and the one predicted from the other. numpy and scipy.
+
+J groups of columns with N_k valid env steps and mean gradients g_k, N = sum N_k, g = sum (N_k/N) g_k:
+
+    signal_sq   = (J |g|^2 - sum (N_k/N) |g_k|^2) / (J-1)    -> |G|^2
+    noise_trace = sum N_k |g_k - g|^2 / (J-1)                -> tr(Sigma), per env step
+    B_simple    = mean noise_trace / mean signal_sq          (McCandlish et al. 2018, eq. 2.9; never a mean of ratios)
+    S = S_min (1 + B_crit / B),  E = S B / epochs,  B_crit = epochs E_min / S_min          (eq. 2.11)
+    ds = 1 / (1 + B_simple / B) a step,  B_crit = sum B_simple ds / sum ds                 (appendix D)
+
+>>> import numpy as np
+>>> gradients = np.random.default_rng(0).normal(0.2, 0.5, (40, 8, 50))  # rollouts, groups, parameters
+>>> steps = np.full(8, 256)
+>>> series = np.transpose([gram_signal_trace(g @ g.T, steps) for g in gradients])
+>>> scale = pool_series(*series, np.full(40, 2048), n_groups=8)  # truth: 256 * 0.5^2 / 0.2^2 = 1600
+>>> scale.resolved, scale.low < 1600 < scale.high
+(True, True)
+"""
+
+from rl_gns.noise.front import Front, fit_front, largest_useful_batch
+from rl_gns.noise.interval import autocorrelation_time, fieller
+from rl_gns.noise.moments import (
+    FrozenEstimate,
+    FrozenMoments,
+    gram_signal_trace,
+    leave_one_out,
+    mean_cosine,
+    signal_and_trace,
+)
+from rl_gns.noise.pooling import Pool
+from rl_gns.noise.predict import PooledPrediction, Prediction, pool_predictions, predict_front
+from rl_gns.noise.scale import frozen_scale, pool, pool_series, single
+
+__all__ = [
+    "Front",
+    "FrozenEstimate",
+    "FrozenMoments",
+    "Pool",
+    "PooledPrediction",
+    "Prediction",
+    "autocorrelation_time",
+    "fieller",
+    "fit_front",
+    "frozen_scale",
+    "gram_signal_trace",
+    "largest_useful_batch",
+    "leave_one_out",
+    "mean_cosine",
+    "pool",
+    "pool_predictions",
+    "pool_series",
+    "predict_front",
+    "signal_and_trace",
+    "single",
+]

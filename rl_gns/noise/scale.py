@@ -1,0 +1,250 @@
+"""B_simple = tr(Sigma) / |G|^2 (McCandlish et al. 2018, eq. 2.9) with an interval, or with the reason for having none.
+
+Signal and trace are averaged apart, with the same weights, and divided once: the mean of ratios is biased, and so
+is a signal clamped at zero before it is averaged. The ratio of the means is the |G|^2-weighted mean of B_simple.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from rl_gns.noise.interval import (
+    autocorrelation_time,
+    block_covariance,
+    fieller,
+    jackknife_covariance,
+    student_quantile,
+)
+from rl_gns.noise.moments import FrozenMoments, leave_one_out, signal_and_trace
+from rl_gns.records import GroupMoments, MomentsKey, NoiseScale, Part
+
+MIN_GROUPS = 8
+MIN_BLOCKS = 8
+TAUS_PER_BLOCK = 3
+COUPLED = "groups are coupled by the rollout's own advantage statistics"
+OFF_POLICY = "the probe was off-policy"
+
+
+def pool_series(
+    signal_sq: np.ndarray,
+    noise_trace: np.ndarray,
+    env_steps: np.ndarray,
+    *,
+    n_groups: int,
+    part: Part = "policy",
+    confidence: float = 0.95,
+    coupled: bool = False,
+    first_version: int = 0,
+    last_version: int = 0,
+    key_id: str | None = None,
+) -> NoiseScale:
+    """Noise scale over training from the signal, trace and valid env steps of n rollouts under one key ([n] each).
+
+    Means with weights env_steps; Fieller's interval with the covariance between blocks of consecutive rollouts, each
+    at least 3 autocorrelation times long (the longer of the signal's and the trace's), and t with blocks - 1 degrees
+    of freedom. Below 8 blocks the interval is provisional: from the blocks there are, or else from two halves.
+    """
+    values = np.stack([np.asarray(signal_sq, np.float64), np.asarray(noise_trace, np.float64)], axis=1)
+    weights = np.asarray(env_steps, np.float64)
+    _check_series(values, weights)
+    n, total = len(values), float(weights.sum())
+    block_rollouts = math.ceil(TAUS_PER_BLOCK * max(autocorrelation_time(column) for column in values.T))
+    n_blocks, halves = n // block_rollouts, min(n, 2)
+    used = max(n_blocks, halves)
+    cov = block_covariance(values, weights, used) if used > 1 else None
+    missing = (MIN_BLOCKS * block_rollouts - n) * total / n if n_blocks < MIN_BLOCKS else 0.0
+    return _noise_scale(
+        part,
+        mean=weights @ values / total,
+        cov=cov,
+        dof=used - 1,
+        confidence=confidence,
+        hopeless=_hopeless(n_groups, coupled),
+        shortage=[f"{n_blocks} blocks: at least {MIN_BLOCKS} are needed"] if n_blocks < MIN_BLOCKS else [],
+        missing_env_steps=missing,
+        n_groups=n_groups,
+        env_steps=round(total),
+        n_rollouts=n,
+        first_version=first_version,
+        last_version=last_version,
+        pooling="updates",
+        key_id=key_id,
+    )
+
+
+def pool(
+    history: Sequence[GroupMoments],
+    part: Part = "policy",
+    confidence: float = 0.95,
+    window_env_steps: float | None = None,
+) -> NoiseScale:
+    """`pool_series` over the moments of successive rollouts, oldest first, all of one key.
+
+    Off-policy moments are left out. The window keeps the newest rollouts within `window_env_steps` valid env steps
+    (the newest always stays).
+    """
+    kept = [moments for moments in history if not moments.off_policy]
+    if not kept:
+        raise ValueError("nothing to pool: no rollout, or all of them off-policy")
+    if any(moments.key != kept[0].key for moments in kept):
+        raise ValueError("moments of different keys are never pooled: start a new window where the key changes")
+    sizes = [int(moments.env_steps.sum()) for moments in kept]
+    start = window_start(sizes, window_env_steps)
+    kept = kept[start:]
+    signal_sq, noise_trace = np.transpose([signal_and_trace(moments, part) for moments in kept])
+    return pool_series(
+        signal_sq,
+        noise_trace,
+        np.array(sizes[start:]),
+        n_groups=min(moments.n_groups for moments in kept),
+        part=part,
+        confidence=confidence,
+        coupled=kept[0].key.coupled,
+        first_version=kept[0].policy_version,
+        last_version=kept[-1].policy_version,
+        key_id=kept[0].key.id,
+    )
+
+
+def window_start(env_steps: Sequence[float], window_env_steps: float | None) -> int:
+    """Index of the oldest rollout that still lies in a window of so many env steps ending at the newest."""
+    if window_env_steps is None:
+        return 0
+    held = np.cumsum(np.asarray(env_steps)[::-1])
+    return len(env_steps) - max(1, int(np.searchsorted(held, window_env_steps, side="right")))
+
+
+def single(moments: GroupMoments, part: Part = "policy", confidence: float = 0.95) -> NoiseScale:
+    """Noise scale of one rollout alone: delete-one-group jackknife, Fieller with t of J - 1 degrees of freedom.
+
+    The jackknife is wide where noise dominates (signal_sq is then a degenerate U-statistic). Two groups give a number
+    without an interval.
+    """
+    cov = None
+    if moments.n_groups > 2:
+        cov = jackknife_covariance(np.stack(leave_one_out(moments.gram[part], moments.env_steps), axis=1))
+    hopeless = _hopeless(moments.n_groups, moments.key.coupled) + ([OFF_POLICY] if moments.off_policy else [])
+    return _noise_scale(
+        part,
+        mean=np.array(signal_and_trace(moments, part)),
+        cov=cov,
+        dof=moments.n_groups - 1,
+        confidence=confidence,
+        hopeless=hopeless,
+        n_groups=moments.n_groups,
+        env_steps=int(moments.env_steps.sum()),
+        n_rollouts=1,
+        first_version=moments.policy_version,
+        last_version=moments.policy_version,
+        pooling="updates",
+        key_id=moments.key.id,
+    )
+
+
+def frozen_scale(
+    frozen: FrozenMoments,
+    part: Part = "policy",
+    confidence: float = 0.95,
+    *,
+    key: MomentsKey | None = None,
+    policy_version: int = 0,
+) -> NoiseScale:
+    """Noise scale of one frozen policy: noise_trace within rollouts over signal_sq across groups.
+
+    Interval: delete-one-group jackknife (a group leaves every rollout), Fieller with t of J - 1 degrees of freedom.
+    """
+    estimate = frozen.estimate(part)
+    ratio = estimate.long_run_ratio
+    return _noise_scale(
+        part,
+        mean=np.array([estimate.signal_sq, estimate.noise_trace]),
+        cov=jackknife_covariance(estimate.deleted),
+        dof=frozen.n_groups - 1,
+        confidence=confidence,
+        hopeless=_hopeless(frozen.n_groups, key is not None and key.coupled),
+        n_groups=frozen.n_groups,
+        env_steps=frozen.env_steps,
+        n_rollouts=frozen.n_rollouts,
+        first_version=policy_version,
+        last_version=policy_version,
+        pooling="frozen",
+        key_id=key.id if key else None,
+        long_run_ratio=ratio if math.isfinite(ratio) else None,
+    )
+
+
+def _noise_scale(
+    part: Part,
+    mean: np.ndarray,
+    cov: np.ndarray | None,
+    dof: int,
+    confidence: float,
+    hopeless: list[str],
+    shortage: Sequence[str] = (),
+    missing_env_steps: float = 0.0,
+    **facts: Any,
+) -> NoiseScale:
+    """`hopeless`: reasons that more env steps do not mend; `shortage`: reasons that they do."""
+    signal_sq, noise_trace = float(mean[0]), float(mean[1])
+    low, high, excludes_zero, needed = 0.0, math.inf, False, None
+    if cov is not None:
+        low, high, excludes_zero = fieller(signal_sq, noise_trace, cov, student_quantile(confidence, dof))
+        quantile = student_quantile(confidence, max(dof, MIN_BLOCKS - 1))
+        power = 1 if facts["pooling"] == "frozen" else 2
+        needed = _env_steps_needed(signal_sq, quantile * math.sqrt(cov[0, 0]), facts["env_steps"], power)
+    reasons = [*hopeless, *shortage, *([] if excludes_zero else [_signal_reason(signal_sq, cov)])]
+    if hopeless or needed is None:
+        needed = None
+    elif reasons:
+        needed = max(1, math.ceil(max(needed, missing_env_steps)))
+    return NoiseScale(
+        part=part,
+        signal_sq=signal_sq,
+        noise_trace=noise_trace,
+        b_simple=noise_trace / signal_sq if signal_sq > 0 else None,
+        low=low,
+        high=high if math.isfinite(high) else None,
+        confidence=confidence,
+        resolved=not reasons,
+        reason="; ".join(reasons) or None,
+        env_steps_needed=needed if reasons else 0,
+        **facts,
+    )
+
+
+def _env_steps_needed(signal_sq: float, half_width: float, env_steps: int, power: int) -> float | None:
+    """About how many more env steps until the signal's interval, signal_sq +- half_width, leaves zero.
+
+    Over training the half width falls as 1/sqrt(n): n (ratio^2 - 1) more, ratio = half_width / signal_sq (power 2).
+    On a frozen policy products of group sums fall as 1/n while noise dominates: n (ratio - 1) more (power 1). A signal
+    at or below zero is replaced by the upper end of its interval: an optimistic bound. None where that is not positive.
+    """
+    reachable = signal_sq if signal_sq > 0 else signal_sq + half_width
+    if reachable <= 0:
+        return None
+    needed = env_steps * ((half_width / reachable) ** power - 1)
+    return max(0.0, needed) if math.isfinite(needed) else None
+
+
+def _signal_reason(signal_sq: float, cov: np.ndarray | None) -> str:
+    if cov is None:
+        return "too few rollouts or groups to judge the spread"
+    return "signal's interval touches zero" if signal_sq > 0 else "signal's estimate is not above zero"
+
+
+def _hopeless(n_groups: int, coupled: bool) -> list[str]:
+    few = [f"{n_groups} groups: at least {MIN_GROUPS} are needed"] if n_groups < MIN_GROUPS else []
+    return few + ([COUPLED] if coupled else [])
+
+
+def _check_series(values: np.ndarray, weights: np.ndarray) -> None:
+    if values.ndim != 2 or weights.shape != (len(values),) or not len(values):
+        raise ValueError("signal_sq, noise_trace and env_steps must be arrays [n] of one length n >= 1")
+    if not np.isfinite(values).all():
+        raise ValueError("signal_sq and noise_trace must be finite: leave such rollouts out and count them")
+    if not (weights > 0).all():
+        raise ValueError("env_steps must be positive")
