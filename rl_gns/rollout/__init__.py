@@ -1,0 +1,1 @@
+"""Collecting experience: collectors of columns, and the sources that hand their segments to a trainer."""
