@@ -1,0 +1,107 @@
+"""From autograd to statistics: the mean gradient of each group of columns, and their dot products.
+
+The probe runs before the first optimizer step, at the weights that collected the data. It reads gradients with
+`torch.autograd.grad`, draws no random number and leaves no `.grad` behind, so training cannot feel it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import nn
+
+from rl_gns.config import LearnerConfig
+from rl_gns.learn.batch import Batch, Rows
+from rl_gns.learn.model import autocast
+from rl_gns.learn.ppo import loss_sums, rest
+
+CHUNK = 1 << 18
+"""Parameters per float64 product: 16 groups x 2 parts x 2^18 x 8 bytes = 67 MB at most."""
+
+
+@dataclass(frozen=True)
+class GroupGradients:
+    """Mean gradients of J groups of columns, P parameters, float32, before any clipping."""
+
+    policy: torch.Tensor
+    """[J, P]."""
+    rest: torch.Tensor
+    """[J, P]: value and entropy, with their coefficients."""
+    env_steps: np.ndarray
+    """[J] int64: valid env steps averaged in each."""
+    max_ratio_error: float
+
+
+def column_groups(n_columns: int, n_groups: int) -> list[np.ndarray]:
+    """At most `n_groups` disjoint runs of neighbouring columns, as equal as they can be; all columns are used."""
+    return np.array_split(np.arange(n_columns), min(n_groups, n_columns))
+
+
+def group_gradients(
+    network: nn.Module, batch: Batch, n_groups: int, config: LearnerConfig, precision: str
+) -> GroupGradients:
+    """The policy's and the rest's mean gradient over the valid rows of each group.
+
+    The old log-probabilities are recomputed here, in the learner's precision, so that every ratio is exactly 1;
+    `max_ratio_error` says how far the collector's own were off.
+    """
+    parameters = list(network.parameters())
+    groups = [batch.rows_of_columns(columns) for columns in column_groups(batch.n_columns, n_groups)]
+    size = sum(p.numel() for p in parameters)
+    sums = torch.zeros(2, len(groups), size, device=parameters[0].device)
+    worst = 0.0
+    for j, index in enumerate(groups):
+        for rows in micro_batches(batch, index, config.micro_batch):
+            worst = np.maximum(worst, _add_gradients(network, rows, config, precision, parameters, sums[:, j]))
+    env_steps = np.array([len(index) for index in groups])
+    sums /= torch.from_numpy(np.maximum(env_steps, 1)).to(sums)[:, None]
+    return GroupGradients(sums[0], sums[1], env_steps, float(worst))
+
+
+def _add_gradients(
+    network: nn.Module,
+    rows: Rows,
+    config: LearnerConfig,
+    precision: str,
+    parameters: list[nn.Parameter],
+    into: torch.Tensor,
+) -> float:
+    with autocast(precision, rows.action.device.type):
+        logits, value = network(rows.observation)
+    with torch.no_grad():
+        logp = torch.log_softmax(logits, dim=-1).gather(-1, rows.action[:, None]).squeeze(-1)
+        error = float((logp - rows.logp).exp().sub(1).abs().max())
+    terms = loss_sums(logits, value, replace(rows, logp=logp), config)
+    for part, loss in enumerate((terms.policy, rest(terms, config))):
+        gradients = torch.autograd.grad(loss, parameters, retain_graph=part == 0, allow_unused=True)
+        for view, gradient in zip(_views(into[part], parameters), gradients, strict=True):
+            if gradient is not None:
+                view += gradient
+    return error
+
+
+def _views(flat: torch.Tensor, parameters: list[nn.Parameter]) -> list[torch.Tensor]:
+    """`flat` [P] seen as the parameters' shapes, in order."""
+    pieces = flat.split([p.numel() for p in parameters])
+    return [piece.view_as(p) for piece, p in zip(pieces, parameters, strict=True)]
+
+
+def micro_batches(batch: Batch, index: np.ndarray, size: int) -> Iterator[Rows]:
+    """The rows of `index` in pieces of at most `size`, in order."""
+    for first in range(0, len(index), size):
+        yield batch.rows(index[first : first + size])
+
+
+def grams(gradients: GroupGradients) -> dict[str, np.ndarray]:
+    """part -> [J, J] float64 dot products of the groups' mean gradients; total = policy + rest."""
+    j = len(gradients.env_steps)
+    product = np.zeros((2 * j, 2 * j))
+    for first in range(0, gradients.policy.shape[1], CHUNK):
+        pieces = [part[:, first : first + CHUNK] for part in (gradients.policy, gradients.rest)]
+        wide = torch.cat(pieces).double()
+        product += (wide @ wide.T).cpu().numpy()
+    policy, cross, rest_ = product[:j, :j], product[:j, j:], product[j:, j:]
+    return {"policy": policy, "rest": rest_, "total": policy + cross + cross.T + rest_}

@@ -1,0 +1,260 @@
+"""The learner: weights, optimizer, advantage statistics; `prepare` a rollout, `probe` it, `update` on it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from rl_gns.config import RunConfig
+from rl_gns.learn.batch import Batch, Rows
+from rl_gns.learn.gradients import GroupGradients, grams, group_gradients, micro_batches
+from rl_gns.learn.model import Weights, autocast, get_weights, make_network, resolve_precision
+from rl_gns.learn.ppo import LossSums, loss_sums, rest
+from rl_gns.learn.returns import EwmaStatistics
+from rl_gns.records import GroupMoments, MomentsKey, SegmentBlock
+
+
+class NonFiniteGradient(RuntimeError):
+    """Too many optimizer steps in a row had a gradient that is not finite; the run cannot go on."""
+
+
+@dataclass(frozen=True)
+class UpdateStats:
+    """Means over the optimizer steps of one rollout; None where every step was skipped."""
+
+    optimizer_steps: int
+    batch_env_steps: float | None
+    policy_loss: float | None
+    value_loss: float | None
+    entropy: float | None
+    approx_kl: float | None
+    clip_fraction: float | None
+    grad_norm: float | None
+    grad_clip_fraction: float | None
+    explained_variance: float | None
+
+
+class Learner:
+    """Owns everything that an optimizer step reads or writes; knows neither ray nor the disk."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        frame_shape: tuple[int, ...],
+        frame_stack: int,
+        n_actions: int,
+        env_protocol: str,
+    ):
+        self.config, self._env_protocol = config, env_protocol
+        settings = config.learner
+        self.device = _device(settings.device)
+        self.precision = resolve_precision(settings.precision, self.device)
+        self.threads = settings.threads or int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
+        network = make_network(settings.network, frame_shape, frame_stack, n_actions, config.seed)
+        self.network = network.to(self.device)
+        self.optimizer = _optimizer(settings.optimizer, self.network, settings.learning_rate)
+        self.statistics = EwmaStatistics(settings.normaliser_env_steps)
+        self.version = 0
+        self.skipped_steps = 0
+        self.bad_rows: dict[str, np.ndarray] | None = None
+        """The first minibatch whose gradient was not finite, for a post-mortem."""
+        self._skipped_in_a_row = 0
+        self._rng = np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=(1,)))
+
+    def weights(self) -> Weights:
+        """What the collectors need of this version; NonFiniteGradient where they have diverged."""
+        weights = get_weights(self.network)
+        if not all(np.isfinite(w).all() for w in weights.values()):
+            rate = self.optimizer.param_groups[0]["lr"]
+            raise NonFiniteGradient(f"the weights are no longer finite; learner.learning-rate is {rate:g}")
+        return weights
+
+    def prepare(self, blocks: Sequence[SegmentBlock]) -> Batch:
+        """One rollout as a batch whose advantage statistics are frozen before anything is differentiated."""
+        settings = self.config.learner
+        torch.set_num_threads(self.threads)
+        batch = Batch.from_blocks(blocks, settings.gamma, settings.gae_lambda, self.device)
+        name, mean, std = self._normaliser(batch)
+        return batch.scaled(name, mean, std)
+
+    def _normaliser(self, batch: Batch) -> tuple[str, float, float]:
+        """(name, mean, std). Before the first rollout the ewma is empty: that rollout scales itself, as `rollout`."""
+        wanted = self.config.learner.normaliser
+        if wanted == "none":
+            return wanted, 0.0, 1.0
+        if wanted == "ewma" and (known := self.statistics.mean_std()) is not None:
+            return wanted, *known
+        advantages = batch.advantages().astype(np.float64)
+        return "rollout", float(advantages.mean()), float(advantages.std())
+
+    def probe(self, batch: Batch) -> GroupMoments:
+        """The moments of the groups' gradients at the collecting weights; changes nothing."""
+        return self.moments(batch, self.group_gradients(batch))
+
+    def group_gradients(self, batch: Batch) -> GroupGradients:
+        """The groups' mean gradients themselves, for measurements that keep their sums."""
+        return group_gradients(self.network, batch, self.config.noise.groups, self.config.learner, self.precision)
+
+    def moments(self, batch: Batch, gradients: GroupGradients) -> GroupMoments:
+        """Those gradients' dot products, with the key that says what they may be pooled with."""
+        return GroupMoments(
+            gram=grams(gradients),
+            env_steps=gradients.env_steps,
+            key=self._key(batch),
+            policy_version=self.version,
+            max_ratio_error=gradients.max_ratio_error,
+        )
+
+    def _key(self, batch: Batch) -> MomentsKey:
+        settings, sizes = self.config.learner, self.config.batch
+        return MomentsKey(
+            env=self._env_protocol,
+            segment_steps=batch.segment_steps,
+            waves=1,
+            gamma=settings.gamma,
+            gae_lambda=settings.gae_lambda,
+            normaliser=batch.normaliser,
+            epochs=sizes.epochs,
+            minibatches=sizes.minibatches,
+            minibatch_by=sizes.minibatch_by,
+            value_coef=settings.value_coef,
+            entropy_coef=settings.entropy_coef,
+            batch_size=batch.n_columns * batch.segment_steps // sizes.minibatches,
+            network=settings.network,
+            precision=self.precision,
+        )
+
+    def update(self, batch: Batch, learning_rate: float) -> UpdateStats:
+        """All epochs over a rollout; afterwards the rollout joins the advantage statistics."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        steps = [
+            self._step(batch, index) for _ in range(self.config.batch.epochs) for index in self._minibatches(batch)
+        ]
+        self.statistics.add(batch.advantages())
+        self.version += 1
+        return _stats([s for s in steps if s is not None], batch)
+
+    def _minibatches(self, batch: Batch) -> list[np.ndarray]:
+        pieces = self.config.batch.minibatches
+        if self.config.batch.minibatch_by == "columns":
+            order = self._rng.permutation(batch.n_columns)
+            return [batch.rows_of_columns(columns) for columns in np.array_split(order, pieces)]
+        return np.array_split(self._rng.permutation(batch.valid_rows()), pieces)
+
+    def _step(self, batch: Batch, index: np.ndarray) -> dict[str, float] | None:
+        """One optimizer step on the mean gradient of those rows; None where it had to be skipped."""
+        self.optimizer.zero_grad(set_to_none=True)
+        sums = [
+            self._accumulate(rows, len(index)) for rows in micro_batches(batch, index, self.config.learner.micro_batch)
+        ]
+        limit = self.config.learner.max_grad_norm or float("inf")
+        norm = float(torch.nn.utils.clip_grad_norm_(self.network.parameters(), limit))
+        if not np.isfinite(norm):
+            return self._skip(batch.rows(index))
+        self._skipped_in_a_row = 0
+        self.optimizer.step()
+        return _row_means(sums, len(index)) | {"grad_norm": norm, "grad_clipped": float(norm > limit)}
+
+    def _accumulate(self, rows: Rows, minibatch_rows: int) -> LossSums:
+        with autocast(self.precision, self.device):
+            logits, value = self.network(rows.observation)
+        sums = loss_sums(logits, value, rows, self.config.learner)
+        ((sums.policy + rest(sums, self.config.learner)) / minibatch_rows).backward()
+        return sums
+
+    def _skip(self, rows: Rows) -> None:
+        self.skipped_steps += 1
+        self._skipped_in_a_row += 1
+        if self.bad_rows is None:
+            self.bad_rows = {name: getattr(rows, name).cpu().numpy() for name in Rows.__dataclass_fields__}
+        if self._skipped_in_a_row >= self.config.learner.max_skipped_steps:
+            raise NonFiniteGradient(
+                f"{self._skipped_in_a_row} optimizer steps in a row had a gradient that is not finite "
+                f"(learner.max-skipped-steps); learner.learning-rate is {self.optimizer.param_groups[0]['lr']:g}"
+            )
+
+    def state(self) -> dict[str, Any]:
+        """Everything that a resumed run needs: arrays and plain JSON values."""
+        return {
+            "network": self.weights(),
+            "optimizer": _optimizer_state(self.optimizer),
+            "statistics": self.statistics.state(),
+            "version": self.version,
+            "skipped_steps": self.skipped_steps,
+            "skipped_in_a_row": self._skipped_in_a_row,
+            "rng": self._rng.bit_generator.state,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from `state()`."""
+        self.load_policy(state)
+        _restore_optimizer(self.optimizer, state["optimizer"])
+        self.skipped_steps, self._skipped_in_a_row = state["skipped_steps"], state["skipped_in_a_row"]
+        self._rng.bit_generator.state = state["rng"]
+
+    def load_policy(self, state: dict[str, Any]) -> None:
+        """The weights and the advantage statistics of `state()`, without the optimizer: enough to measure."""
+        self.network.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in state["network"].items()})
+        self.statistics.restore(state["statistics"])
+        self.version = state["version"]
+
+
+def _device(wanted: str) -> str:
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ValueError("learner.device: 'cuda' is not here (torch sees no GPU); the nearest is cpu")
+    return wanted
+
+
+def _optimizer(name: str, network: torch.nn.Module, learning_rate: float) -> torch.optim.Optimizer:
+    if name == "rmsprop":
+        return torch.optim.RMSprop(network.parameters(), lr=learning_rate, alpha=0.99, eps=1e-5)
+    return torch.optim.Adam(network.parameters(), lr=learning_rate, eps=1e-5)
+
+
+def _optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Parameter index -> slot -> array; hyperparameters come from the config."""
+    slots = optimizer.state_dict()["state"]
+    return {str(i): {k: torch.as_tensor(v).cpu().numpy() for k, v in slot.items()} for i, slot in slots.items()}
+
+
+def _restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    plain = optimizer.state_dict()
+    plain["state"] = {int(i): {k: torch.from_numpy(np.array(v)) for k, v in s.items()} for i, s in state.items()}
+    optimizer.load_state_dict(plain)
+
+
+def _row_means(sums: list[LossSums], rows: int) -> dict[str, float]:
+    names = ("policy", "value", "entropy", "kl", "clipped")
+    return {name: float(sum(getattr(s, name).detach() for s in sums)) / rows for name in names} | {"rows": rows}
+
+
+def _stats(steps: list[dict[str, float]], batch: Batch) -> UpdateStats:
+    def mean(name: str) -> float | None:
+        return float(np.mean([s[name] for s in steps])) if steps else None
+
+    return UpdateStats(
+        optimizer_steps=len(steps),
+        batch_env_steps=mean("rows"),
+        policy_loss=mean("policy"),
+        value_loss=mean("value"),
+        entropy=mean("entropy"),
+        approx_kl=mean("kl"),
+        clip_fraction=mean("clipped"),
+        grad_norm=mean("grad_norm"),
+        grad_clip_fraction=mean("grad_clipped"),
+        explained_variance=_explained_variance(batch),
+    )
+
+
+def _explained_variance(batch: Batch) -> float | None:
+    target = batch.columns["target"].cpu().numpy()[batch.valid]
+    spread = float(target.var())
+    return 1 - float(batch.advantages().var()) / spread if spread > 0 else None

@@ -1,0 +1,130 @@
+"""Actor-critic networks: `forward(observation) -> (logits [R, A], value [R])`, in float32 whatever the precision."""
+
+from __future__ import annotations
+
+import contextlib
+
+import numpy as np
+import torch
+from torch import nn
+
+Weights = dict[str, np.ndarray]
+"""Parameter name -> float32 array: what is published to the collectors."""
+
+
+class ActorCritic(nn.Module):
+    """A trunk shared by a linear policy head and a linear value head."""
+
+    def __init__(self, trunk: nn.Module, features: int, n_actions: int, bias: bool = True):
+        super().__init__()
+        self.trunk = trunk
+        self.policy_head = nn.Linear(features, n_actions, bias=bias)
+        self.value_head = nn.Linear(features, 1, bias=bias)
+
+    def forward(self, observation: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        features = self.trunk(observation)
+        return self.policy_head(features).float(), self.value_head(features).squeeze(-1).float()
+
+
+class SeparateActorCritic(nn.Module):
+    """Two trunks, as is usual for vector observations: the value loss never touches the policy's weights."""
+
+    def __init__(self, d: int, n_actions: int, width: int = 64):
+        super().__init__()
+        self.policy_trunk, self.policy_head = _mlp(d, width), nn.Linear(width, n_actions)
+        self.value_trunk, self.value_head = _mlp(d, width), nn.Linear(width, 1)
+
+    def forward(self, observation: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        logits = self.policy_head(self.policy_trunk(observation))
+        return logits.float(), self.value_head(self.value_trunk(observation)).squeeze(-1).float()
+
+
+class Pixels(nn.Module):
+    """uint8 [R, C, H, W] to float in [0, 1]: frames stay bytes until here."""
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        return frames.float().mul_(1 / 255)
+
+
+def _mlp(d: int, width: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(d, width), nn.Tanh(), nn.Linear(width, width), nn.Tanh())
+
+
+def _cnn(frame_shape: tuple[int, ...], stack: int, filters: tuple[int, int, int], hidden: int) -> nn.Module:
+    """Three convolutions, 8/4, 4/2 and 3/1 (Mnih et al. 2015), and one hidden layer."""
+    a, b, c = filters
+    convolutions = nn.Sequential(
+        Pixels(),
+        nn.Conv2d(stack, a, 8, stride=4),
+        nn.ReLU(),
+        nn.Conv2d(a, b, 4, stride=2),
+        nn.ReLU(),
+        nn.Conv2d(b, c, 3, stride=1),
+        nn.ReLU(),
+        nn.Flatten(),
+    )
+    with torch.no_grad():
+        features = convolutions(torch.zeros(1, stack, *frame_shape, dtype=torch.uint8)).shape[1]
+    return nn.Sequential(convolutions, nn.Linear(features, hidden), nn.ReLU())
+
+
+def make_network(name: str, frame_shape: tuple[int, ...], frame_stack: int, n_actions: int, seed: int) -> nn.Module:
+    """The named network for observations of that shape; ValueError where they do not fit.
+
+    Weights are orthogonal with gain sqrt 2, 0.01 for the policy head and 1 for the value head (the usual PPO
+    details); `linear` starts at zero, so that its policy is uniform. The same seed gives the same bits.
+    """
+    pixels = len(frame_shape) == 2
+    if name == "auto":
+        name = "mlp" if not pixels else "nature" if min(frame_shape) >= 84 else "small"
+    if pixels != (name in ("nature", "small")):
+        wants = "nature or small" if pixels else "mlp or linear"
+        raise ValueError(f"learner.network: {name!r} does not fit observations {frame_shape}; {wants} does")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _initialised(_build(name, frame_shape, frame_stack, n_actions), zero=name == "linear")
+
+
+def _build(name: str, frame_shape: tuple[int, ...], frame_stack: int, n_actions: int) -> nn.Module:
+    if name == "nature":
+        return ActorCritic(_cnn(frame_shape, frame_stack, (32, 64, 64), 512), 512, n_actions)
+    if name == "small":
+        return ActorCritic(_cnn(frame_shape, frame_stack, (16, 32, 32), 256), 256, n_actions)
+    if name == "mlp":
+        return SeparateActorCritic(frame_shape[0], n_actions)
+    return ActorCritic(nn.Identity(), frame_shape[0], n_actions, bias=False)
+
+
+def _initialised(network: nn.Module, zero: bool) -> nn.Module:
+    for name, module in network.named_modules():
+        if isinstance(module, (nn.Linear, nn.Conv2d)):
+            gain = {"policy_head": 0.01, "value_head": 1.0}.get(name, 2**0.5)
+            nn.init.zeros_(module.weight) if zero else nn.init.orthogonal_(module.weight, gain)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    return network
+
+
+def get_weights(network: nn.Module) -> Weights:
+    """The network's weights as float32 arrays of their own."""
+    return {name: p.detach().cpu().numpy().copy() for name, p in network.state_dict().items()}
+
+
+def set_weights(network: nn.Module, weights: Weights) -> None:
+    """Load published weights; read-only arrays are copied."""
+    network.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
+
+
+def resolve_precision(precision: str, device: str = "cpu") -> str:
+    """`auto` as bf16 where the hardware multiplies bf16 natively, else fp32."""
+    if precision != "auto":
+        return precision
+    native = torch.cuda.is_bf16_supported() if device == "cuda" else torch.cpu._is_avx512_bf16_supported()
+    return "bf16" if native else "fp32"
+
+
+def autocast(precision: str, device: str = "cpu") -> contextlib.AbstractContextManager:
+    """The context that forward passes run in."""
+    if precision == "fp32":
+        return contextlib.nullcontext()
+    return torch.autocast(device, dtype=torch.bfloat16)
