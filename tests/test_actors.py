@@ -1,0 +1,74 @@
+"""Where the collectors live changes no bit: none, one and two Ray actors, on CartPole and on real Pong."""
+
+import pytest
+from tiny import CARTPOLE, PONG, config, fingerprint, finished, numbers
+
+from rl_gns.distributed import session
+from rl_gns.study.build import make_learner, object_store_bytes
+from rl_gns.trainer import Trainer
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray_session():
+    with session.start(2, object_store_bytes(config(PONG))) as started:
+        yield started
+
+
+def on_actors(settings, n_actors):
+    from rl_gns.distributed.rollout_actors import RaySource
+
+    source = RaySource(settings, n_actors)
+    try:
+        run = Trainer(settings, make_learner(settings), source)
+        return run, list(run.run())
+    finally:
+        source.close()
+
+
+@pytest.mark.parametrize("base", [CARTPOLE, PONG], ids=["cartpole", "pong"])
+def test_none_one_and_two_actors_give_the_same_bits(base):
+    settings = config(base)
+    local, records = finished(settings)
+    for n_actors in (1, 2):
+        remote, again = on_actors(settings, n_actors)
+        assert fingerprint(remote.learner) == fingerprint(local.learner)
+        assert [numbers(r) for r in again] == [numbers(r) for r in records]
+
+
+def test_a_checkpoint_moves_between_hosts():
+    """Saved on two actors, restored in this process, and the other way round: the bits of an unbroken run."""
+    from rl_gns.distributed.rollout_actors import RaySource
+    from rl_gns.rollout.sources import LocalSource
+
+    settings = config(CARTPOLE)
+    whole, _ = finished(settings)
+    for first_source, second_source in (
+        (lambda: RaySource(settings, 2), lambda: LocalSource(settings)),
+        (lambda: LocalSource(settings), lambda: RaySource(settings, 2)),
+    ):
+        source = first_source()
+        first = Trainer(settings, make_learner(settings), source)
+        loop = first.run()
+        next(loop), next(loop)
+        state = first.state()
+        source.close()
+        source = second_source()
+        second = Trainer(settings, make_learner(settings), source)
+        second.restore(state)
+        list(second.run())
+        source.close()
+        assert fingerprint(second.learner) == fingerprint(whole.learner)
+
+
+def test_an_actors_error_reaches_the_driver_in_one_line():
+    from rl_gns.distributed.rollout_actors import RaySource
+
+    settings = config(CARTPOLE)
+    source = RaySource(settings, 1)
+    weights = make_learner(settings).weights()
+    weights["policy_head.bias"] = weights["policy_head.bias"] * float("nan")
+    source.publish(weights, 0)
+    with pytest.raises(Exception) as caught:
+        source.collect(4, 16)
+    source.close()
+    assert session.reason(caught.value).startswith("FloatingPointError: the policy's logits are not finite")
