@@ -1,0 +1,72 @@
+"""From a configuration to running parts: the learner, and the source of segments in this process or on Ray."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+import envs
+from rl_gns.config import BatchConfig, ConfigError, RunConfig, validate
+from rl_gns.learn.learner import Learner
+from rl_gns.rollout.sources import LocalSource, SegmentSource
+
+STORE_ROLLOUTS = 3
+"""Rollouts' worth of bytes that the object store holds: one arriving, one being copied, one of slack."""
+
+
+def checked(config: RunConfig) -> RunConfig:
+    """The configuration, if a run can be built from it; ConfigError in one line otherwise."""
+    try:
+        envs.spec(config.env)
+    except envs.UnknownWorld as error:
+        raise ConfigError(f"--env: {error}") from None
+    if envs.spec(config.env).kind == "pixels":
+        wanted = rollout_bytes(config.batch, config.atari.frame_size)
+        if 2 * wanted > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
+            size = config.batch.size
+            raise ConfigError(f"--batch.size: {size} makes rollouts of {wanted / 2**30:,.0f} GiB, more than fits twice")
+    return validate(config)
+
+
+def make_learner(config: RunConfig) -> Learner:
+    """The learner for that world; ConfigError where network, device and world do not fit."""
+    world = envs.make_vec(config.env, 1, config.atari, [0])
+    shape = (world.frame_shape, world.frame_stack, world.n_actions)
+    world.close()
+    try:
+        return Learner(config, *shape, env_protocol=envs.protocol(config.env, config.atari))
+    except ValueError as error:
+        raise ConfigError(f"--{error}") from None
+
+
+@contextlib.contextmanager
+def source(config: RunConfig) -> Iterator[SegmentSource]:
+    """`actors` Ray actors in a session of their own (or the cluster that RAY_ADDRESS names); 0: this process."""
+    if config.actors == 0:
+        local = LocalSource(config)
+        try:
+            yield local
+        finally:
+            local.close()
+        return
+    from rl_gns.distributed import session
+
+    with session.start(config.actors, object_store_bytes(config)):
+        from rl_gns.distributed.rollout_actors import RaySource
+
+        remote = RaySource(config, config.actors)
+        try:
+            yield remote
+        finally:
+            remote.close()
+
+
+def object_store_bytes(config: RunConfig) -> int:
+    """What is in flight: the frames of a few rollouts and the weights of two versions."""
+    return STORE_ROLLOUTS * rollout_bytes(config.batch, config.atari.frame_size) + 2 * (8 << 20)
+
+
+def rollout_bytes(batch: BatchConfig, frame_size: int) -> int:
+    """Bytes of a rollout of single frames, with the rows' own numbers (about 40 bytes each)."""
+    return batch.rollout_env_steps * (frame_size**2 + 40) * (batch.segment_steps + 4) // batch.segment_steps

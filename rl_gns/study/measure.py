@@ -1,0 +1,165 @@
+"""`rl-gns measure`: freeze a policy and collect until its noise scale's interval resolves."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rl_gns.config import ConfigError, RunConfig
+from rl_gns.learn.batch import Batch
+from rl_gns.learn.learner import Learner
+from rl_gns.noise.moments import FrozenMoments, mean_cosine
+from rl_gns.noise.scale import OFF_POLICY, frozen_scale
+from rl_gns.records import PARTS, Measurement, MomentsKey, NoiseScale
+from rl_gns.rollout.sources import SegmentSource
+from rl_gns.rundir import RunDir, write_json
+from rl_gns.study.build import checked, make_learner, source
+
+LOOK_GROWTH = 1.5
+"""The interval is looked at when the rollouts have grown by this factor: each look is a chance to stop on luck."""
+FIRST_LOOK = 8
+"""Rollouts before the first look."""
+BURN_IN_ENV_STEPS = 1024
+"""Env steps a column plays under the frozen policy before they count, so that the columns are spread over whole
+episodes: about one game of Pong (a guess for others). Without it a fresh Pong policy read 17,000 env steps in its first
+rollouts, where all columns are near the start of a game, and beyond 100,000 later (measured, pong_small, seed 0)."""
+
+Watch = Callable[[int, dict[str, NoiseScale]], None]
+
+
+def measure(
+    config: RunConfig,
+    max_env_steps: int,
+    precision: float = math.inf,
+    watch: Watch = lambda env_steps, noise: None,
+    state: dict[str, Any] | None = None,
+) -> Measurement:
+    """Noise scale of the policy in `state` (a run's checkpoint), or of a fresh one; every weight stays frozen.
+
+    Stops at the first look at which the policy part is resolved and its interval no wider than +-`precision` of
+    B_simple (inf: any width), or at `max_env_steps` valid env steps. Looks are `LOOK_GROWTH` apart; their number is
+    reported, since stopping at a favourable look costs some coverage.
+    """
+    config = checked(config)
+    rollout = dataclasses.replace(config.rollout, burn_in_env_steps=BURN_IN_ENV_STEPS)
+    config = dataclasses.replace(config, rollout=rollout)
+    start = time.perf_counter()
+    learner = make_learner(config)
+    if state is not None:
+        learner.load_policy(state["learner"])
+    with source(config) as segments:
+        segments.restore(None, generation=MEASURED_ON)
+        segments.publish(learner.weights(), learner.version)
+        run = _Freeze(config, learner, segments)
+        run.collect(max_env_steps, precision, watch)
+    return run.measurement(state, time.perf_counter() - start)
+
+
+MEASURED_ON = 256
+"""Generation of the columns that a measurement uses: never those that the policy was trained on."""
+
+
+def precise(scale: NoiseScale, precision: float) -> bool:
+    """Resolved, and half the interval's width is at most `precision` times B_simple."""
+    return scale.resolved and (scale.high - scale.low) / 2 <= precision * scale.b_simple
+
+
+def _distrusted(scale: NoiseScale) -> NoiseScale:
+    reason = f"{OFF_POLICY}; {scale.reason}" if scale.reason else OFF_POLICY
+    return dataclasses.replace(scale, resolved=False, reason=reason, env_steps_needed=None)
+
+
+class _Freeze:
+    """The accumulation over rollouts of one frozen policy."""
+
+    def __init__(self, config: RunConfig, learner: Learner, segments: SegmentSource):
+        self._config, self._learner, self._segments = config, learner, segments
+        self._frozen = FrozenMoments()
+        self._cosines: list[float] = []
+        self._ratio_error, self._burn_in, self._looks, self._off_policy = 0.0, 0, 0, False
+        self._key: MomentsKey | None = None
+        self._noise: dict[str, NoiseScale] = {}
+
+    def collect(self, max_env_steps: int, precision: float, watch: Watch) -> None:
+        self._calibrate()
+        look = FIRST_LOOK
+        while self._frozen.env_steps < max_env_steps:
+            self._add(self._rollout())
+            if self._frozen.n_rollouts >= look or self._frozen.env_steps >= max_env_steps:
+                look = max(look + 1, int(look * LOOK_GROWTH))
+                self._looks += 1
+                self._noise = self._scales()
+                watch(self._frozen.env_steps, self._noise)
+                if precise(self._noise["policy"], precision):
+                    return
+
+    def _calibrate(self) -> None:
+        """A policy without advantage statistics gets them from one rollout that does not count."""
+        if self._config.learner.normaliser == "ewma" and self._learner.statistics.mean_std() is None:
+            batch = self._rollout()
+            self._burn_in += batch.env_steps
+            self._learner.statistics.add(batch.advantages())
+
+    def _rollout(self) -> Batch:
+        sizes = self._config.batch
+        collectors = sizes.columns // self._config.rollout.columns_per_collector
+        blocks = self._segments.collect(collectors, sizes.segment_steps).blocks
+        self._burn_in += sum(b.burn_in_env_steps for b in blocks)
+        return self._learner.prepare(blocks)
+
+    def _add(self, batch: Batch) -> None:
+        gradients = self._learner.group_gradients(batch)
+        moments = self._learner.moments(batch, gradients)
+        parts = {"policy": gradients.policy.cpu().numpy(), "rest": gradients.rest.cpu().numpy()}
+        self._frozen.add(parts, moments.gram, moments.env_steps)
+        self._cosines.append(mean_cosine(moments.gram["policy"]))
+        self._ratio_error = float(np.maximum(self._ratio_error, moments.max_ratio_error))
+        self._off_policy |= moments.off_policy
+        self._key = moments.key
+
+    def _scales(self) -> dict[str, NoiseScale]:
+        confidence, version = self._config.noise.confidence, self._learner.version
+        scales = {
+            part: frozen_scale(self._frozen, part, confidence, key=self._key, policy_version=version) for part in PARTS
+        }
+        return scales if not self._off_policy else {part: _distrusted(scale) for part, scale in scales.items()}
+
+    def measurement(self, state: dict[str, Any] | None, seconds: float) -> Measurement:
+        counters = state["counters"] if state else {"env_steps": 0, "update": 0}
+        return Measurement(
+            env=self._key.env,
+            policy=f"update {counters['update']}" if state else "fresh",
+            policy_env_steps=counters["env_steps"],
+            seed=self._config.seed,
+            generation=MEASURED_ON,
+            key=self._key,
+            noise=self._noise,
+            mean_cosine=float(np.mean(self._cosines)),
+            group_env_steps=self._frozen.env_steps / (self._frozen.n_rollouts * self._frozen.n_groups),
+            max_ratio_error=self._ratio_error,
+            looks=self._looks,
+            burn_in_env_steps=self._burn_in,
+            seconds=seconds,
+        )
+
+
+def measure_run(path: Path, max_env_steps: int, precision: float, actors: int, watch: Watch) -> Measurement:
+    """Measure the newest checkpoint of a run; the result is written into its directory as measure.json."""
+    run = RunDir(path)
+    config = run.config()
+    state = run.load_checkpoint()
+    if state is None:
+        raise ConfigError(
+            f"--run-dir: {path} has no checkpoint yet; train it first, or measure a fresh policy with --env"
+        )
+    write_json(path / ".measure.writable", None)  # better refused now than after the collecting
+    (path / ".measure.writable").unlink()
+    measured = measure(dataclasses.replace(config, actors=actors), max_env_steps, precision, watch, state)
+    write_json(path / "measure.json", measured)
+    return measured

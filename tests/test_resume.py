@@ -1,0 +1,92 @@
+"""`rl-gns train` as a user runs it: killed in three ways and run again, it ends at the bits of an unbroken run."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from rl_gns.rundir import RunDir
+
+TRAIN = [sys.executable, "-m", "rl_gns", "train", "--config", "cartpole", "--total-env-steps", "16000"]
+TRAIN += ["--checkpoint.every-env-steps", "4000", "--json", "--run-dir"]
+
+
+def final_arrays(path):
+    state = RunDir(path).load_checkpoint()
+    return state["learner"]["network"] | {
+        f"{i}/{k}": v for i, slots in state["learner"]["optimizer"].items() for k, v in slots.items()
+    }
+
+
+def lines(path):
+    records = list(RunDir(path).records())
+    assert [r["update"] for r in records] == list(range(len(records)))
+    return [{k: v for k, v in r.items() if not k.endswith("seconds")} for r in records]
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    path = tmp_path_factory.mktemp("unbroken")
+    subprocess.run([*TRAIN, path], check=True, capture_output=True)
+    return path
+
+
+def start_and_wait_for_a_checkpoint(path):
+    """The process, somewhere behind its first checkpoint and before its end."""
+    process = subprocess.Popen([*TRAIN, path], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not RunDir(path).checkpoints():
+        assert process.poll() is None and time.monotonic() < deadline, process.stderr.read()
+        time.sleep(0.02)
+    time.sleep(0.2)
+    assert process.poll() is None, "it ended before it could be killed"
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name)
+def test_killed_and_run_again_is_the_unbroken_run(unbroken, tmp_path, number):
+    process = start_and_wait_for_a_checkpoint(tmp_path)
+    os.kill(process.pid, number)
+    _, words = process.communicate(timeout=60)
+    if number == signal.SIGKILL:
+        assert process.returncode == -9
+    else:
+        assert process.returncode == 128 + number
+        assert "run the same command again" in words and "Traceback" not in words
+    assert not (tmp_path / "result.json").exists()
+    done = subprocess.run([*TRAIN, tmp_path], check=True, capture_output=True, text=True)
+    expected, got = final_arrays(unbroken), final_arrays(tmp_path)
+    assert set(expected) == set(got) and all(np.array_equal(expected[k], got[k]) for k in expected)
+    assert lines(tmp_path) == lines(unbroken)
+    result = json.loads(done.stdout)
+    assert result["env_steps"] == json.loads((unbroken / "result.json").read_text())["env_steps"]
+    assert len(json.loads((tmp_path / "provenance.json").read_text())) == 2
+
+
+def test_a_finished_run_is_told_again_and_not_trained(unbroken):
+    before = (unbroken / "metrics.jsonl").stat().st_mtime_ns
+    again = subprocess.run([*TRAIN, unbroken], check=True, capture_output=True, text=True)
+    assert json.loads(again.stdout) == json.loads((unbroken / "result.json").read_text())
+    assert (unbroken / "metrics.jsonl").stat().st_mtime_ns == before
+
+
+def test_a_longer_budget_goes_on_from_the_end(unbroken, tmp_path):
+    import shutil
+
+    path = tmp_path / "longer"
+    shutil.copytree(unbroken, path)
+    longer = [*TRAIN, path]
+    longer[longer.index("16000")] = "20000"
+    result = json.loads(subprocess.run(longer, check=True, capture_output=True, text=True).stdout)
+    assert 20_000 <= result["env_steps"] < 21_100
+    assert lines(path)[: len(lines(unbroken))] == lines(unbroken)
+
+
+def test_checkpoints_lie_at_multiples_of_their_interval(unbroken):
+    names = [int(p.name) for p in RunDir(unbroken).checkpoints()]
+    assert len(names) == 2 and names[-1] >= 16_000 and 12_000 <= names[0] < 13_100
