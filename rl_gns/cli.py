@@ -1,0 +1,252 @@
+"""`rl-gns VERB ...`: the verbs, their flags, and what becomes of an error. The only place where study meets report.
+
+Exit codes: 0 done, 1 the program failed, 2 the user can mend it, 128 + n ended by signal n.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from rl_gns import __version__
+from rl_gns.config import ConfigError, RunConfig, config_id
+from rl_gns.config_file import find, load
+from rl_gns.flags import parse, value_of
+from rl_gns.records import to_json
+
+if TYPE_CHECKING:
+    from rl_gns.records import NoiseScale
+
+
+class Terminated(BaseException):
+    """SIGTERM, as an exception that lets files be closed."""
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Train one run. The same command again goes on from the last checkpoint."""
+
+    run: Annotated[RunConfig, tyro.conf.arg(name="")] = field(default_factory=RunConfig)
+    config: str = ""
+    """A shipped preset (pong, pong_small, cartpole, ...) or a TOML file; flags come on top."""
+    run_dir: str = ""
+    """Where the run lies; by default named after its settings under $RL_GNS_RUNS or ./runs."""
+    json: bool = False
+    """Print the result as one JSON object, and nothing else on standard output."""
+
+
+@dataclass(frozen=True)
+class MeasureOptions:
+    """Freeze a policy and collect until its noise scale resolves: a run's newest checkpoint, or a fresh policy."""
+
+    run: Annotated[RunConfig, tyro.conf.arg(name="")] = field(default_factory=RunConfig)
+    config: str = ""
+    """A preset or TOML file for a fresh policy."""
+    run_dir: str = ""
+    """Measure this run's newest checkpoint with the run's own settings (only --actors is read beside it)."""
+    max_env_steps: int = 400_000
+    """Stop here if the interval has not resolved."""
+    precision: float = 0.0
+    """Go on until the interval is no wider than +- this fraction of B_simple; 0: until it resolves at all."""
+    json: bool = False
+    """Print the measurement as one JSON object."""
+
+
+@dataclass(frozen=True)
+class SweepOptions:
+    """Run a grid of batch sizes and seeds, and fit the knee of the front. The same command again resumes."""
+
+    config: str = ""
+    """A sweep preset (sweeps/cartpole_first) or a TOML file with a [sweep] table."""
+    run_dir: str = ""
+    """Where the cells lie; by default named after the file under $RL_GNS_RUNS or ./runs."""
+    json: bool = False
+    """Print the fronts as one JSON object."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one verb; returns the exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(__version__)
+        return 0
+    signal.signal(signal.SIGTERM, _raise_terminated)
+    try:
+        return _verb(arguments[0])(arguments[1:])
+    except ConfigError as error:
+        return _say(error, 2)
+    except KeyboardInterrupt:
+        return _say(f"interrupted; {AGAIN.get(arguments[0], '')}", 130)
+    except Terminated:
+        return _say(f"terminated; {AGAIN.get(arguments[0], '')}", 143)
+    except BrokenPipeError:
+        return 141
+    except OSError as error:
+        return _say(f"{error.filename or 'disk'}: {error.strerror}" if error.strerror else error, 2)
+    except Exception as error:
+        if os.environ.get("RL_GNS_TRACEBACK"):
+            traceback.print_exc()
+        return _say(f"{_reason(error)} (RL_GNS_TRACEBACK=1 shows where)", 1)
+
+
+def _verb(name: str) -> Callable[[list[str]], int]:
+    if name not in VERBS:
+        near = difflib.get_close_matches(name, VERBS, n=1, cutoff=0.0)[0]
+        raise ConfigError(f"{name}: no such verb; the nearest is {near}")
+    return VERBS[name][0]
+
+
+def _raise_terminated(number: int, frame: Any) -> None:
+    raise Terminated
+
+
+def _say(message: object, code: int) -> int:
+    print(f"rl-gns: {' '.join(str(message).split())}", file=sys.stderr)
+    return code
+
+
+def _reason(error: Exception) -> str:
+    if type(error).__module__.startswith("ray"):
+        from rl_gns.distributed.session import reason
+
+        return reason(error)
+    return f"{type(error).__name__}: {error}"
+
+
+def train(arguments: list[str]) -> int:
+    """Train one run."""
+    options = parse(TrainOptions, TrainOptions(run=_preset(arguments)), arguments, "rl-gns train")
+    from rl_gns.study.live import LiveView
+    from rl_gns.study.train import train as run_training
+
+    path = Path(options.run_dir) if options.run_dir else default_run_dir(options.config, options.run)
+    with LiveView(f"{options.run.env} in {path}", options.run.total_env_steps) as view:
+        result = run_training(options.run, path, view.show)
+    if options.json:
+        print(json.dumps(result))
+        return 0
+    from rl_gns.report.summary import run_words
+
+    print("\n".join(run_words(path, result)))
+    return 0
+
+
+def measure(arguments: list[str]) -> int:
+    """Freeze a policy and measure its noise scale."""
+    options = parse(MeasureOptions, MeasureOptions(run=_preset(arguments)), arguments, "rl-gns measure")
+    _check_measure(options, arguments)
+    from rl_gns.study.live import b_simple_words
+    from rl_gns.study.measure import measure as measure_fresh
+    from rl_gns.study.measure import measure_run
+
+    def watch(env_steps: int, noise: dict[str, NoiseScale]) -> None:
+        print(f"{env_steps:,} env steps: B_simple {b_simple_words(noise['policy'])}", file=sys.stderr, flush=True)
+
+    precision = options.precision or math.inf
+    if options.run_dir:
+        measured = measure_run(Path(options.run_dir), options.max_env_steps, precision, options.run.actors, watch)
+    else:
+        measured = measure_fresh(options.run, options.max_env_steps, precision, watch)
+    if options.json:
+        print(json.dumps(to_json(measured)))
+        return 0
+    from rl_gns.report.summary import measurement_words
+
+    print("\n".join(measurement_words(to_json(measured))))
+    return 0
+
+
+def _check_measure(options: MeasureOptions, arguments: list[str]) -> None:
+    if options.max_env_steps < 1 or options.precision < 0:
+        raise ConfigError("--max-env-steps: at least 1 is needed; --precision: at least 0")
+    if not options.run_dir:
+        return
+    read = {"run-dir", "actors", "max-env-steps", "precision", "json", "no-json"}
+    given = [token.partition("=")[0].removeprefix("--").replace("_", "-") for token in arguments if token[:2] == "--"]
+    if unread := [flag for flag in given if flag not in read]:
+        raise ConfigError(f"--{unread[0]}: not read beside --run-dir, whose own settings are measured; leave it out")
+
+
+def sweep(arguments: list[str]) -> int:
+    """Run a grid and fit its front."""
+    options = parse(SweepOptions, SweepOptions(), arguments, "rl-gns sweep")
+    if not options.config:
+        raise ConfigError(
+            "--config: a sweep needs a file with a [sweep] table; the shipped one is sweeps/cartpole_first"
+        )
+    from rl_gns.study.sweep import load_grid
+    from rl_gns.study.sweep import sweep as run_sweep
+
+    config, grid = load_grid(find(options.config))
+    path = Path(options.run_dir) if options.run_dir else runs_root() / Path(options.config).stem
+    from rl_gns.study.live import CellLines
+
+    fronts = run_sweep(config, grid, path, CellLines(len(grid.batch_sizes) * len(grid.seeds)).show)
+    if options.json:
+        print(json.dumps(to_json(fronts)))
+        return 0
+    from rl_gns.report.summary import sweep_words
+
+    print("\n".join(sweep_words(path)))
+    return 0
+
+
+def report(arguments: list[str]) -> int:
+    """Words and figures from run directories alone."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("usage: rl-gns report DIR [DIR ...]\n\nPlain words and a PNG for each run or sweep directory.")
+        return 0 if arguments else 2
+    from rl_gns.report.figures import figure
+    from rl_gns.report.summary import words
+
+    for flag in arguments:
+        if flag.startswith("-"):
+            raise ConfigError(f"{flag}: report takes directories alone")
+    for path in map(Path, arguments):
+        print("\n".join(words(path)))
+        print(f"  figure: {figure(path)}\n")
+    return 0
+
+
+def _preset(arguments: list[str]) -> RunConfig:
+    """The settings of --config, with --env checked so early that a misspelt game is named before anything else."""
+    name = value_of(arguments, "config")
+    return load(find(name)) if name else RunConfig()
+
+
+def runs_root() -> Path:
+    """Where runs lie unless told otherwise."""
+    return Path(os.environ.get("RL_GNS_RUNS", "runs"))
+
+
+def default_run_dir(preset: str, config: RunConfig) -> Path:
+    """A name that the same settings always give, so that the same command finds its run again."""
+    stem = Path(preset).stem or config.env
+    return runs_root() / f"{stem}-B{config.batch.size}-s{config.seed}-{config_id(config)}"
+
+
+VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
+    "train": (train, "train one run, measuring its noise scale; again: go on"),
+    "measure": (measure, "freeze a policy and collect until its noise scale resolves"),
+    "sweep": (sweep, "a grid of batch sizes and seeds, and the knee of the front"),
+    "report": (report, "plain words and figures from run directories"),
+}
+
+AGAIN = dict.fromkeys(("train", "sweep"), "run the same command again to go on from the last checkpoint")
+AGAIN |= {"measure": "nothing was kept: a measurement starts anew", "report": "run it again"}
+
+USAGE = "usage: rl-gns VERB [--help | flags]\n\n" + "\n".join(f"  {v:8} {words}" for v, (_, words) in VERBS.items())

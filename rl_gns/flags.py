@@ -1,0 +1,107 @@
+"""Command-line flags onto settings: one clear line for a misspelt flag or a value of the wrong kind, then tyro."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import typing
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rl_gns.config import ConfigError
+from rl_gns.config_file import coerce, keys, unknown_key
+
+Options = TypeVar("Options")
+
+
+def value_of(arguments: list[str], flag: str) -> str | None:
+    """The value of `--flag value` or `--flag=value`; None where it is not given."""
+    for i, token in enumerate(arguments):
+        if token == f"--{flag}":
+            if i + 1 == len(arguments):
+                raise ConfigError(f"--{flag}: a value is missing")
+            return arguments[i + 1]
+        if token.startswith(f"--{flag}="):
+            return token.split("=", 1)[1]
+    return None
+
+
+def parse(options: type[Options], default: Options, arguments: list[str], program: str) -> Options:
+    """`default` with the flags applied. `run`, where the options have it, gives its flags without a prefix.
+
+    Raises ConfigError for the user's mistakes; --help prints and exits with 0.
+    """
+    if {"-h", "--help"} & set(arguments):
+        return _tyro(options, default, arguments, program)
+    check(default, arguments)
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return _tyro(options, default, arguments, program)
+    except SystemExit:
+        raise ConfigError(_unboxed(said.getvalue())) from None
+
+
+def _tyro(options: type[Options], default: Options, arguments: list[str], program: str) -> Options:
+    import tyro
+
+    return tyro.cli(options, prog=program, args=arguments, default=default)
+
+
+def _unboxed(text: str) -> str:
+    """What tyro said, without the box around it and its pointer to the help."""
+    lines = [line.strip(" │╭╮╰╯─-+|") for line in text.splitlines()]
+    return " ".join(line for line in lines[1:] if line and not line.startswith("For full helptext"))
+
+
+def check(default: Any, arguments: list[str]) -> None:
+    """Raise ConfigError for the first flag that does not exist or whose value is of the wrong kind."""
+    hints = flags(default)
+    for i, token in enumerate(arguments):
+        if not token.startswith("--"):
+            if i == 0 or (not arguments[i - 1].startswith("-") and "=" in token and token[0] != "-"):
+                raise ConfigError(f"{token}: a flag begins with --")
+            continue
+        flag, given, value = token[2:].partition("=")
+        flag = flag.replace("_", "-")
+        if flag not in hints and flag.removeprefix("no-") not in hints:
+            raise ConfigError(f"--{unknown_key(flag, list(hints)).replace('nearest is ', 'nearest is --')}")
+        hint = hints.get(flag, bool)
+        if not given and hint is not bool and typing.get_origin(hint) is not tuple:
+            if i + 1 == len(arguments):
+                raise ConfigError(f"--{flag}: a value is missing")
+            value = arguments[i + 1]
+        if value:
+            _check_value(flag, value, hint)
+
+
+def flags(default: Any) -> dict[str, Any]:
+    """Flag name -> type, for the options and for the run inside them."""
+    found = {}
+    for name, hint in typing.get_type_hints(type(default)).items():
+        value = getattr(default, name)
+        if name == "run":
+            found |= {key.replace("_", "-"): _hint(value, key) for key in keys(value)}
+        else:
+            found[name.replace("_", "-")] = hint
+    return found
+
+
+def _hint(config: Any, key: str) -> Any:
+    *path, leaf = key.split(".")
+    for name in path:
+        config = getattr(config, name)
+    return typing.get_type_hints(type(config))[leaf]
+
+
+def _check_value(flag: str, text: str, hint: Any) -> None:
+    if hint is bool or hint in (str, Path) or typing.get_origin(hint) is tuple:
+        return
+    value: Any = text
+    for number in (int, float) if hint in (int, float) else ():
+        try:
+            value = number(text)
+            break
+        except ValueError:
+            continue
+    coerce(f"--{flag}", value, hint)

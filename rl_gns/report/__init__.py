@@ -1,0 +1,1 @@
+"""Figures, tables and one HTML page, made from run directories alone."""

@@ -1,0 +1,155 @@
+"""Plain words about a run, a measurement or a sweep, from its directory alone."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from rl_gns.rundir import RunDir, read_json
+
+PART_WORDS = {"policy": "policy gradient", "rest": "value and entropy", "total": "whole loss"}
+
+
+def words(path: Path) -> list[str]:
+    """What the directory holds, said in a few lines; ConfigError where it holds neither a run nor a sweep."""
+    if (path / "sweep.json").is_file():
+        return sweep_words(path)
+    result = RunDir(path).read_result()
+    lines = run_words(path, result) if result else _so_far(path)
+    if (path / "measure.json").is_file():
+        lines += measurement_words(read_json(path / "measure.json"))
+    return lines
+
+
+def _so_far(path: Path) -> list[str]:
+    config, records = RunDir(path).config(), list(RunDir(path).records())
+    done = records[-1]["env_steps"] if records else 0
+    lines = [f"{config.env}, seed {config.seed}, in {path}: {done:,} of {config.total_env_steps:,} env steps so far."]
+    for part, scale in (records[-1]["noise"] or {}).items() if records else ():
+        lines.append(f"  Noise scale of the {PART_WORDS[part]} so far: {scale_words(scale)}.")
+    return lines
+
+
+def run_words(path: Path, result: dict[str, Any]) -> list[str]:
+    """A finished run."""
+    score = "no episode finished" if result["return_mean"] is None else f"mean return {result['return_mean']:.2f}"
+    lines = [
+        f"{result['env']}, seed {result['seed']}, in {path}:",
+        f"  {result['env_steps']:,} env steps, {result['optimizer_steps']:,} optimizer steps of "
+        f"{result['batch_size']:,} env steps each, {result['seconds']:,.0f} s; {score}.",
+    ]
+    if result["skipped_steps"]:
+        lines.append(f"  {result['skipped_steps']} optimizer steps were skipped: their gradient was not finite.")
+    for part, scale in (result["noise"] or {}).items():
+        lines.append(f"  Noise scale of the {PART_WORDS[part]} at the end: {scale_words(scale)}.")
+    if result["noise"]:
+        lines.append(f"  {advice(result['noise']['policy'], result['batch_size'])}")
+    return lines
+
+
+def measurement_words(measured: dict[str, Any]) -> list[str]:
+    """A frozen-policy measurement."""
+    policy, scale = measured["policy"], measured["noise"]["policy"]
+    lines = [
+        f"Frozen policy ({policy}, after {measured['policy_env_steps']:,} env steps of training): "
+        f"{scale['env_steps']:,} more env steps in {scale['n_groups']} groups of columns, {measured['seconds']:,.0f} s."
+    ]
+    for part, each in measured["noise"].items():
+        lines.append(f"  Noise scale of the {PART_WORDS[part]}: {scale_words(each)}.")
+    if scale["long_run_ratio"] is not None:
+        lines.append(
+            f"  Long-run over within-rollout noise trace: {scale['long_run_ratio']:.2f} (1: columns do not persist)."
+        )
+    return lines
+
+
+def scale_words(scale: dict[str, Any]) -> str:
+    """`B_simple = 12,000 env steps (95 % interval 8,000 to 20,000)`, or what is known while it is unresolved."""
+    if scale["resolved"]:
+        return (
+            f"B_simple = {round3(scale['b_simple'])} env steps "
+            f"({scale['confidence']:.0%} interval {round3(scale['low'])} to {round3(scale['high'])})"
+        )
+    estimate = "no estimate" if scale["b_simple"] is None else f"estimate {round3(scale['b_simple'])}"
+    bound = f"at least {round3(scale['low'])} env steps" if scale["low"] > 0 else "no limit yet"
+    more = f"; at least {round3(scale['env_steps_needed'])} more env steps needed" if scale["env_steps_needed"] else ""
+    return f"unresolved ({scale['reason']}): {bound}, {estimate}{more}"
+
+
+def advice(scale: dict[str, Any], batch_size: int) -> str:
+    """What the noise scale says about the batch size in use; nothing that the interval does not carry."""
+    only_the_signal = not scale["resolved"] and scale["reason"].startswith("signal")
+    if scale["low"] > batch_size and (scale["resolved"] or only_the_signal):
+        return f"The batch of {batch_size:,} lies below it: a larger batch would still save optimizer steps."
+    if scale["resolved"] and scale["high"] < batch_size:
+        return f"The batch of {batch_size:,} lies above it: a larger batch would mostly waste env steps."
+    return f"Whether the batch of {batch_size:,} is too small or too large, the interval does not tell."
+
+
+def sweep_words(path: Path) -> list[str]:
+    """A sweep's table and knees."""
+    saved = read_json(path / "sweep.json")
+    config, lines = saved["config"], []
+    for front in saved["fronts"]:
+        goal = front["goal_return"]
+        cells = [c for c in saved["cells"] if c["goal_return"] == goal]
+        lines += [
+            f"{config['env']} to an evaluation return of {goal:g}: {front['reached']} of {front['cells']} runs "
+            f"got there ({path}).",
+            *_table(cells),
+            *_knee(front),
+        ]
+    return lines
+
+
+def _table(cells: list[dict[str, Any]]) -> list[str]:
+    head = "  batch size B  learning rate  runs  reached  "
+    lines = [head + "optimizer steps S (range)    env steps E (range); geometric means"]
+    for size in sorted({c["batch_size"] for c in cells}):
+        here = [c for c in cells if c["batch_size"] == size]
+        there = [c for c in here if c["reached"]]
+        rate = here[0]["learning_rate"]
+        lines.append(
+            f"  {size:12,}  {rate:13g}  {len(here):4}  {len(there):7}  {_spread(there, 'optimizer_steps'):27}"
+            f"  {_spread(there, 'env_steps')}"
+        )
+    return lines
+
+
+def _spread(cells: list[dict[str, Any]], name: str) -> str:
+    if not cells:
+        return "not reached"
+    values = [c[name] for c in cells]
+    middle = math.exp(sum(math.log(v) for v in values) / len(values))
+    return f"{middle:,.0f} ({min(values):,.0f} to {max(values):,.0f})"
+
+
+def _knee(front: dict[str, Any]) -> list[str]:
+    fit, predicted, lines = front["front"], front["predicted"], []
+    if fit is None:
+        lines.append("  Too few runs got there to fit a front.")
+    else:
+        knee = "beyond all batch sizes" if fit["b_crit"] is None else f"{round3(fit['b_crit'])} env steps"
+        high = "no upper limit" if fit["high"] is None else round3(fit["high"])
+        doubt = "" if fit["resolved"] else f"; not resolved: {fit['reason']}"
+        lines.append(
+            f"  Swept: B_crit, the batch size at the knee, is {knee} "
+            f"({fit['confidence']:.0%} interval {round3(fit['low'])} to {high}{doubt})."
+        )
+        lines.append(f"  Largest batch size within 1.2 of the fewest env steps: {front['largest_useful_batch']:,.0f}.")
+    if predicted is None or predicted["b_crit"] is None:
+        lines.append("  Predicted: nothing, the runs' noise scales were not known.")
+    else:
+        high = "no upper limit" if predicted["high"] is None else round3(predicted["high"])
+        limits = f"{predicted['confidence']:.0%} interval {round3(predicted['low'])} to {high}"
+        value, runs = round3(predicted["b_crit"]), predicted["n_runs"]
+        lines.append(
+            f"  Predicted B_crit, from the same runs' noise scales: {value} env steps ({limits}, {runs} runs)."
+        )
+    return lines
+
+
+def round3(value: float) -> str:
+    """Three significant digits, with thousands separators."""
+    return f"{float(f'{value:.3g}'):,.0f}" if abs(value) >= 100 else f"{value:.3g}"

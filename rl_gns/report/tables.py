@@ -1,0 +1,29 @@
+"""The README's table of logged fields, made from the records themselves: `python -m rl_gns.report.tables`."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from rl_gns.records import GoalCrossing, Measurement, NoiseScale, RunResult, UpdateRecord
+
+FILES = {
+    "metrics.jsonl: one line a rollout": UpdateRecord,
+    "A noise scale, wherever one stands": NoiseScale,
+    "result.json: a finished run": RunResult,
+    "A goal in result.json": GoalCrossing,
+    "measure.json: a frozen policy": Measurement,
+}
+
+
+def metrics_tables() -> str:
+    """Markdown: for every file the name, unit and meaning of each field."""
+    return "\n\n".join(f"**{title}**\n\n{_table(record)}" for title, record in FILES.items())
+
+
+def _table(record: type) -> str:
+    rows = [f"| `{f.name}` | {f.metadata['unit']} | {f.metadata['meaning']} |" for f in dataclasses.fields(record)]
+    return "\n".join(["| field | unit | meaning |", "|---|---|---|", *rows])
+
+
+if __name__ == "__main__":
+    print(metrics_tables())
