@@ -54,7 +54,8 @@ def _noise_panel(axes: plt.Axes, env_steps: np.ndarray, records: list[dict[str, 
         band = np.where(np.isfinite(low), np.where(np.isfinite(high), high, ceiling), np.nan)
         axes.fill_between(env_steps, np.maximum(low, known.min() / 4), band, color=ORANGE, alpha=0.2, lw=0)
         axes.plot(env_steps, np.where(resolved, np.nan, b_simple), ".", ms=3, color=GREY, label="estimate, unresolved")
-        axes.plot(env_steps, np.where(resolved, b_simple, np.nan), ".-", color=ORANGE, label="estimate, resolved")
+        if resolved.any():
+            axes.plot(env_steps, np.where(resolved, b_simple, np.nan), ".-", color=ORANGE, label="estimate, resolved")
         axes.set_ylim(known.min() / 4, ceiling)
     _frozen_point(axes, path)
     axes.set_ylabel("B_simple, policy\n(env steps)")
