@@ -1,0 +1,57 @@
+"""What the README promises: paths that exist, commands that parse, a table of fields that is the records' own."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from rl_gns import cli
+from rl_gns.config_file import presets
+from rl_gns.flags import check
+from rl_gns.report.tables import metrics_tables
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+OPTIONS = {"train": cli.TrainOptions(), "measure": cli.MeasureOptions(), "sweep": cli.SweepOptions()}
+
+
+def commands():
+    blocks = re.findall(r"```sh\n(.*?)```", README, re.S) + re.findall(r"`(rl-gns [a-z]+ --[^`]*)`", README)
+    lines = [line.split("#")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line]
+
+
+def test_the_tables_of_fields_are_the_records_own():
+    assert metrics_tables() in README, "put the output of `python -m rl_gns.report.tables` into the README"
+
+
+@pytest.mark.parametrize("path", re.findall(r"^\| `([a-z_/.]+)` \|", README, re.M))
+def test_the_tours_paths_exist(path):
+    assert "/" not in path or (ROOT / path).exists()
+
+
+@pytest.mark.parametrize("image", re.findall(r"!\[.*?\]\((.*?)\)", README))
+def test_figures_exist(image):
+    assert (ROOT / image).stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("command", commands())
+def test_commands_are_real(command):
+    program, *arguments = shlex.split(command)
+    if not program.endswith("rl-gns"):
+        assert (ROOT / program).exists() or program == "python3"
+        return
+    verb, *rest = arguments
+    assert verb in cli.VERBS
+    if verb in OPTIONS:
+        check(OPTIONS[verb], rest)
+
+
+def test_every_verb_and_preset_is_named():
+    assert all(f"`rl-gns {verb}`" in README for verb in cli.VERBS)
+    assert all(f"`{name}`" in README for name in presets())
+
+
+def test_no_placeholder_is_left():
+    assert "@@" not in README
