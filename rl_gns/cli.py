@@ -100,7 +100,8 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("RL_GNS_TRACEBACK"):
             traceback.print_exc()
-        return _say(f"{_reason(error)} (RL_GNS_TRACEBACK=1 shows where)", 1)
+        notes = "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
+        return _say(f"{_reason(error)}{notes} (RL_GNS_TRACEBACK=1 shows where)", 1)
 
 
 def _verb(name: str) -> Callable[[list[str]], int]:
@@ -223,7 +224,7 @@ def report(arguments: list[str]) -> int:
 
 
 def _preset(arguments: list[str]) -> RunConfig:
-    """The settings of --config, with --env checked so early that a misspelt game is named before anything else."""
+    """The settings of --config, or the defaults: what the other flags come on top of."""
     name = value_of(arguments, "config")
     return load(find(name)) if name else RunConfig()
 

@@ -87,9 +87,11 @@ def start(n_cpus: int, object_store_bytes: int, address: str | None = None) -> I
 def _own_sigterm() -> Iterator[None]:
     """`ray.init` puts a SIGTERM handler of its own in place, which aborts the process: put ours back."""
     before = signal.getsignal(signal.SIGTERM)
-    yield
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, before)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _knock(address: str) -> None:
@@ -112,7 +114,7 @@ def reason(error: BaseException) -> str:
     """What went wrong inside the task or actor, in one line: Ray wraps it in the worker's whole traceback."""
     if isinstance(cause := getattr(error, "cause", None), BaseException):
         return f"{type(cause).__name__}: {cause}"
-    if type(error).__name__ == "ActorDiedError":
+    if type(error).__name__ == "ActorDiedError" and "creation task" not in str(error):  # not its own __init__
         return "a rollout actor died (often: out of memory); run the same command again to go on"
     return (str(error).strip() or repr(error)).splitlines()[-1]
 

@@ -77,7 +77,7 @@ def test_pooled_runs_interval_covers():
     held = 0
     for _ in range(2000):
         scatter = np.exp(rng.normal(0, 0.2, (12, 2)) - 0.02)
-        pooled = pool_predictions([run(10 * a, 5000 * b) for a, b in scatter])
+        pooled = pool_predictions([run(10 * a, 5000 * b) for a, b in scatter], confidence=0.95)
         held += pooled.low <= 500 <= pooled.high
     assert 0.93 <= held / 2000 <= 0.97
 
