@@ -117,5 +117,11 @@ def load_toml(path: Path) -> dict[str, Any]:
 
 
 def load(path: Path) -> RunConfig:
-    """The RunConfig that a TOML file describes, on top of the defaults."""
-    return from_table(load_toml(path), RunConfig())
+    """The RunConfig that a TOML file describes, on top of the defaults; ConfigError names the file."""
+    values = load_toml(path)
+    if "sweep" in values:
+        raise ConfigError(f"{path.name}: a sweep's file, for `rl-gns sweep`; this verb takes a single run's")
+    try:
+        return from_table(values, RunConfig())
+    except ConfigError as error:
+        raise ConfigError(f"{path.name}: {error}") from None

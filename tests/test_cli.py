@@ -39,6 +39,9 @@ def one_line(capsys, *arguments):
         (["train", "--goals", "a"], "goals"),
         (["train", "seed=3"], "seed=3: a flag begins with --"),
         (["tran"], "tran: no such verb; the nearest is train"),
+        (["train", "--config", "sweeps/cartpole_first"], "cartpole_first.toml: a sweep's file"),
+        (["train", "--goals", "nan"], "--goals: [nan]: finite returns"),
+        (["measure", "--max-env-steps", "0"], "at least 1 is needed"),
         (["sweep"], "--config: a sweep needs a file"),
         (["sweep", "--config", "cartpole"], "no [sweep] table"),
         (["report", "nowhere"], "no run here"),
@@ -121,6 +124,14 @@ def test_train_measure_and_report_agree_with_their_files(capsys, tmp_path):
 def test_a_fresh_policy_can_be_measured(capsys):
     assert main(["measure", "--config", "cartpole", "--max-env-steps", "4000", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["policy"] == "fresh"
+
+
+def test_a_bare_train_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("RL_GNS_RUNS", str(tmp_path))
+    assert main(["train", "--total-env-steps", "500", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["env"] == "CartPole"
+    (made,) = tmp_path.iterdir()
+    assert made.name.startswith("CartPole-B256-s0-")
 
 
 def test_help_names_every_verb(capsys):

@@ -10,6 +10,7 @@ from rl_gns.config import ConfigError
 from rl_gns.config_file import find
 from rl_gns.report.figures import figure
 from rl_gns.report.summary import words
+from rl_gns.rundir import RunDir
 from rl_gns.study.sweep import Grid, cell_configs, load_grid, sweep
 
 
@@ -42,6 +43,24 @@ def test_cells_run_once_and_the_directory_tells_all(tmp_path, settings):
     said = "\n".join(words(tmp_path))
     assert "0 of 6 runs got there" in said and "Too few runs got there" in said
     assert figure(tmp_path).stat().st_size > 10_000
+
+
+def test_a_cells_prediction_is_its_own_policys_up_to_the_goal(tmp_path, settings):
+    """By hand from metrics.jsonl: B_crit = sum w trace / sum w signal, w = steps B / (B signal + trace)."""
+    further = dataclasses.replace(settings, goals=(60.0,), total_env_steps=30_000, stop_at_goal=True)
+    sweep(further, Grid((128,), (3e-3,), (0,)), tmp_path)
+    cell = json.loads((tmp_path / "sweep.json").read_text())["cells"][0]
+    assert cell["reached"] and cell["optimizer_steps"] > 5
+    signal_sum = trace_sum = before = 0.0
+    for record in RunDir(tmp_path / "B128-lr0.003-s0").records():
+        steps, before = record["optimizer_steps"] - before, record["optimizer_steps"]
+        if before > cell["optimizer_steps"] or record["noise"] is None:
+            continue
+        policy, batch = record["noise"]["policy"], record["batch_env_steps"]
+        weight = steps * batch / (batch * policy["signal_sq"] + policy["noise_trace"])
+        signal_sum, trace_sum = signal_sum + weight * policy["signal_sq"], trace_sum + weight * policy["noise_trace"]
+    assert trace_sum > 0 and cell["prediction"]["s_min"] == pytest.approx(signal_sum)
+    assert cell["prediction"]["e_min"] == pytest.approx(trace_sum)
 
 
 def test_a_grid_needs_a_rate_for_each_size_and_a_goal(tmp_path, settings):
