@@ -127,14 +127,13 @@ def single(moments: GroupMoments, part: Part = "policy", confidence: float = 0.9
     cov = None
     if moments.n_groups > 2:
         cov = jackknife_covariance(np.stack(leave_one_out(moments.gram[part], moments.env_steps), axis=1))
-    hopeless = _hopeless(moments.n_groups, moments.key.coupled) + ([OFF_POLICY] if moments.off_policy else [])
     return _noise_scale(
         part,
         mean=np.array(signal_and_trace(moments, part)),
         cov=cov,
         dof=moments.n_groups - 1,
         confidence=confidence,
-        hopeless=hopeless,
+        hopeless=_hopeless(moments.n_groups, moments.key.coupled, moments.off_policy),
         n_groups=moments.n_groups,
         env_steps=int(moments.env_steps.sum()),
         n_rollouts=1,
@@ -152,6 +151,7 @@ def frozen_scale(
     *,
     key: MomentsKey | None = None,
     policy_version: int = 0,
+    off_policy: bool = False,
 ) -> NoiseScale:
     """Noise scale of one frozen policy: noise_trace within rollouts over signal_sq across groups.
 
@@ -165,7 +165,7 @@ def frozen_scale(
         cov=jackknife_covariance(estimate.deleted),
         dof=frozen.n_groups - 1,
         confidence=confidence,
-        hopeless=_hopeless(frozen.n_groups, key is not None and key.coupled),
+        hopeless=_hopeless(frozen.n_groups, key is not None and key.coupled, off_policy),
         n_groups=frozen.n_groups,
         env_steps=frozen.env_steps,
         n_rollouts=frozen.n_rollouts,
@@ -236,9 +236,9 @@ def _signal_reason(signal_sq: float, cov: np.ndarray | None) -> str:
     return "signal's interval touches zero" if signal_sq > 0 else "signal's estimate is not above zero"
 
 
-def _hopeless(n_groups: int, coupled: bool) -> list[str]:
+def _hopeless(n_groups: int, coupled: bool, off_policy: bool = False) -> list[str]:
     few = [f"{n_groups} groups: at least {MIN_GROUPS} are needed"] if n_groups < MIN_GROUPS else []
-    return few + ([COUPLED] if coupled else [])
+    return few + ([COUPLED] if coupled else []) + ([OFF_POLICY] if off_policy else [])
 
 
 def _check_series(values: np.ndarray, weights: np.ndarray) -> None:

@@ -15,7 +15,7 @@ from rl_gns.config import ConfigError, RunConfig
 from rl_gns.learn.batch import Batch
 from rl_gns.learn.learner import Learner
 from rl_gns.noise.moments import FrozenMoments, mean_cosine
-from rl_gns.noise.scale import OFF_POLICY, frozen_scale
+from rl_gns.noise.scale import frozen_scale
 from rl_gns.records import PARTS, Measurement, MomentsKey, NoiseScale
 from rl_gns.rollout.sources import SegmentSource
 from rl_gns.rundir import RunDir, write_json
@@ -70,11 +70,6 @@ def precise(scale: NoiseScale, precision: float) -> bool:
     return scale.resolved and (scale.high - scale.low) / 2 <= precision * scale.b_simple
 
 
-def _distrusted(scale: NoiseScale) -> NoiseScale:
-    reason = f"{OFF_POLICY}; {scale.reason}" if scale.reason else OFF_POLICY
-    return dataclasses.replace(scale, resolved=False, reason=reason, env_steps_needed=None)
-
-
 class _Freeze:
     """The accumulation over rollouts of one frozen policy."""
 
@@ -124,11 +119,8 @@ class _Freeze:
         self._key = moments.key
 
     def _scales(self) -> dict[str, NoiseScale]:
-        confidence, version = self._config.noise.confidence, self._learner.version
-        scales = {
-            part: frozen_scale(self._frozen, part, confidence, key=self._key, policy_version=version) for part in PARTS
-        }
-        return scales if not self._off_policy else {part: _distrusted(scale) for part, scale in scales.items()}
+        facts = {"key": self._key, "policy_version": self._learner.version, "off_policy": self._off_policy}
+        return {part: frozen_scale(self._frozen, part, self._config.noise.confidence, **facts) for part in PARTS}
 
     def measurement(self, state: dict[str, Any] | None, seconds: float) -> Measurement:
         counters = state["counters"] if state else {"env_steps": 0, "update": 0}

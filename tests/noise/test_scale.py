@@ -212,3 +212,12 @@ def test_frozen_env_steps_needed_is_linear_in_the_ratio():
     assert not scale.resolved
     reachable = scale.signal_sq if scale.signal_sq > 0 else scale.signal_sq + half_width
     assert scale.env_steps_needed == int(np.ceil(1536 * (half_width / reachable - 1)))
+
+
+def test_an_off_policy_frozen_measurement_is_a_number_but_never_resolved():
+    rng = np.random.default_rng(3)
+    policy = gaussian_gradients(rng, (20,), STEPS, 100.0, p=50).astype(np.float32)
+    frozen = frozen_of(policy, np.zeros_like(policy), np.tile(STEPS, (20, 1)))
+    trusted, doubted = frozen_scale(frozen), frozen_scale(frozen, off_policy=True)
+    assert trusted.resolved and not doubted.resolved
+    assert doubted.b_simple == trusted.b_simple and "off-policy" in doubted.reason and doubted.env_steps_needed is None
