@@ -86,8 +86,9 @@ class LearnerConfig:
     """Memory of the ewma, env steps (a guess; ten rollouts of pong_small)."""
     micro_batch: int = 256
     """Rows in one forward and backward pass; gradients accumulate. 256 was fastest on 2 Zen 4 cores."""
-    precision: Literal["fp32", "bf16", "auto"] = "fp32"
-    """Of the forward pass; weights, gradients and sums stay fp32. auto: bf16 where the hardware has it."""
+    precision: Literal["fp32", "bf16", "auto"] = "auto"
+    """Of the trunk's forward pass; heads, weights, gradients and sums stay fp32. auto: bf16 for pixels where the
+    hardware multiplies bf16 natively, else fp32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the learner runs; collectors stay on the CPU."""
     threads: int = 0

@@ -71,4 +71,4 @@ def test_an_actors_error_reaches_the_driver_in_one_line():
     with pytest.raises(Exception) as caught:
         source.collect(4, 16)
     source.close()
-    assert session.reason(caught.value).startswith("FloatingPointError: the policy's logits are not finite")
+    assert session.reason(caught.value).startswith("FloatingPointError: the policy's logits or values are not finite")

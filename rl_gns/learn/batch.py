@@ -109,7 +109,8 @@ class Batch:
         if self.stack == 1:
             return self.frames[at]
         offset = torch.arange(self.stack, device=at.device)
-        stacks = self.frames[at[:, None] + offset * self.n_columns]
+        wanted = (at[:, None] + offset * self.n_columns).reshape(-1)
+        stacks = self.frames.index_select(0, wanted).view(len(at), self.stack, *self.frames.shape[1:])
         keep = (at // self.n_columns)[:, None] + offset >= self.oldest[at][:, None]
         return stacks.mul_(keep[:, :, None, None]) if not bool(keep.all()) else stacks
 

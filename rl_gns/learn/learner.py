@@ -53,7 +53,7 @@ class Learner:
         self.config, self._env_protocol = config, env_protocol
         settings = config.learner
         self.device = _device(settings.device)
-        self.precision = resolve_precision(settings.precision, self.device)
+        self.precision = resolve_precision(settings.precision, frame_shape, self.device)
         self.threads = settings.threads or int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
         network = make_network(settings.network, frame_shape, frame_stack, n_actions, config.seed)
         self.network = network.to(self.device)
@@ -216,7 +216,7 @@ def _device(wanted: str) -> str:
 def _optimizer(name: str, network: torch.nn.Module, learning_rate: float) -> torch.optim.Optimizer:
     if name == "rmsprop":
         return torch.optim.RMSprop(network.parameters(), lr=learning_rate, alpha=0.99, eps=1e-5)
-    return torch.optim.Adam(network.parameters(), lr=learning_rate, eps=1e-5)
+    return torch.optim.Adam(network.parameters(), lr=learning_rate, eps=1e-5, fused=True)
 
 
 def _optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -22,8 +23,9 @@ class ActorCritic(nn.Module):
         self.value_head = nn.Linear(features, 1, bias=bias)
 
     def forward(self, observation: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        features = self.trunk(observation)
-        return self.policy_head(features).float(), self.value_head(features).squeeze(-1).float()
+        features = self.trunk(observation).float()
+        with torch.autocast(observation.device.type, enabled=False):
+            return self.policy_head(features), self.value_head(features).squeeze(-1)
 
 
 class SeparateActorCritic(nn.Module):
@@ -40,10 +42,17 @@ class SeparateActorCritic(nn.Module):
 
 
 class Pixels(nn.Module):
-    """uint8 [R, C, H, W] to float in [0, 1]: frames stay bytes until here."""
+    """uint8 [R, C, H, W] to [0, 1] in the precision of the forward pass: frames stay bytes until here.
+
+    On a CPU fp32 convolutions run 1.5 times faster on channels-last input, bf16 ones a little slower (Zen 4).
+    """
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
-        return frames.float().mul_(1 / 255)
+        device = frames.device.type
+        half = torch.is_autocast_enabled(device)
+        dtype = torch.get_autocast_dtype(device) if half else torch.float32
+        layout = torch.contiguous_format if half and device == "cpu" else torch.channels_last
+        return frames.to(dtype, memory_format=layout).mul_(1 / 255)
 
 
 def _mlp(d: int, width: int) -> nn.Module:
@@ -72,7 +81,8 @@ def make_network(name: str, frame_shape: tuple[int, ...], frame_stack: int, n_ac
     """The named network for observations of that shape; ValueError where they do not fit.
 
     Weights are orthogonal with gain sqrt 2, 0.01 for the policy head and 1 for the value head (the usual PPO
-    details); `linear` starts at zero, so that its policy is uniform. The same seed gives the same bits.
+    details); `linear` starts at zero, so that its policy is uniform. The same seed gives the same bits, whatever the
+    number of threads: a QR factorisation on two of them is another one.
     """
     pixels = len(frame_shape) == 2
     if name == "auto":
@@ -80,7 +90,7 @@ def make_network(name: str, frame_shape: tuple[int, ...], frame_stack: int, n_ac
     if pixels != (name in ("nature", "small")):
         wants = "nature or small" if pixels else "mlp or linear"
         raise ValueError(f"learner.network: {name!r} does not fit observations {frame_shape}; {wants} does")
-    with torch.random.fork_rng(devices=[]):
+    with one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return _initialised(_build(name, frame_shape, frame_stack, n_actions), zero=name == "linear")
 
@@ -115,12 +125,32 @@ def set_weights(network: nn.Module, weights: Weights) -> None:
     network.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
 
 
-def resolve_precision(precision: str, device: str = "cpu") -> str:
-    """`auto` as bf16 where the hardware multiplies bf16 natively, else fp32."""
+def trunks_to_bf16(network: nn.Module) -> None:
+    """Keep the trunks' weights in bf16, for inference under autocast; the heads stay in float32."""
+    for name, child in network.named_children():
+        if name.endswith("trunk"):
+            child.to(torch.bfloat16)
+
+
+def resolve_precision(precision: str, frame_shape: tuple[int, ...], device: str = "cpu") -> str:
+    """`auto` as bf16 for pixels where the hardware multiplies bf16 natively, else fp32."""
     if precision != "auto":
         return precision
+    if len(frame_shape) == 1:
+        return "fp32"
     native = torch.cuda.is_bf16_supported() if device == "cuda" else torch.cpu._is_avx512_bf16_supported()
     return "bf16" if native else "fp32"
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """What is computed on one thread wherever it is hosted: inference, initial weights. The threads come back after."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def autocast(precision: str, device: str = "cpu") -> contextlib.AbstractContextManager:

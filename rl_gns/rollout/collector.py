@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 
 import envs
 from rl_gns.config import RunConfig
-from rl_gns.learn.model import Weights, autocast, make_network, resolve_precision, set_weights
+from rl_gns.learn.model import Weights
 from rl_gns.records import SegmentBlock
+from rl_gns.rollout.policy import ActingPolicy
 
 COLUMNS_PER_GENERATION = 1 << 22
 """Seeds of one generation lie this far from the next one's: 512 generations of 4 M columns in 31 bits."""
@@ -27,10 +27,7 @@ class Collector:
         self._config, self.collector_id, self.generation = config, collector_id, generation
         n_columns = config.rollout.columns_per_collector
         self.world = envs.make_vec(config.env, n_columns, config.atari, self._column_seeds(n_columns))
-        self._network = make_network(
-            config.learner.network, self.world.frame_shape, self.world.frame_stack, self.world.n_actions, config.seed
-        )
-        self._precision = resolve_precision(config.learner.precision)
+        self._policy = ActingPolicy(config, self.world)
         self._version = -1
         stream = np.random.SeedSequence(config.seed, spawn_key=(2, collector_id, generation))
         self._rng = np.random.default_rng(stream)
@@ -48,37 +45,29 @@ class Collector:
 
     def load(self, weights: Weights, version: int) -> None:
         """Act on these weights from now on."""
-        set_weights(self._network, weights)
+        self._policy.load(weights)
         self._version = version
 
-    @torch.inference_mode()
     def collect(self, segment_steps: int) -> SegmentBlock:
         """The next T env steps of every column; before the first, the burn-in, which is counted apart."""
         while self._burn_in_left > 0:
             self._burn_in += self.world.n_columns
             self._burn_in_left -= 1
-            step = self.world.step(sample(self._infer()[0], self._rng)[0])
+            step = self.world.step(sample(self._policy.infer(self._observation)[0], self._rng)[0])
             self._count(step)
             self._observation = step.observation
         store = _Store(self.world, segment_steps, self._observation)
         finished: list[tuple[float, int]] = []
         for t in range(segment_steps):
-            logits, store.value[t] = self._infer()
+            logits, store.value[t] = self._policy.infer(self._observation)
             action, store.logp[t] = sample(logits, self._rng)
             step = self.world.step(action)
             store.put(t, action, step)
             finished += self._count(step)
             self._observation = step.observation
-        block = self._block(store, self._infer()[1], finished)
+        block = self._block(store, self._policy.infer(self._observation)[1], finished)
         self._burn_in = 0
         return block
-
-    def _infer(self) -> tuple[np.ndarray, np.ndarray]:
-        with autocast(self._precision):
-            logits, value = self._network(torch.from_numpy(self._observation))
-        if not bool(torch.isfinite(value).all()):
-            raise FloatingPointError("the policy's values are not finite: its weights have diverged")
-        return logits.numpy(), value.numpy()
 
     def _count(self, step: envs.Transition) -> list[tuple[float, int]]:
         """Raw return and length of the episodes that finished before this row; one that the random start-up
@@ -124,8 +113,6 @@ class Collector:
 
 def sample(logits: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """(action [N] int64, log-probability [N] float32) from `logits` [N, A], one uniform draw a row."""
-    if not np.isfinite(logits).all():
-        raise FloatingPointError("the policy's logits are not finite: its weights have diverged")
     shifted = logits - logits.max(axis=1, keepdims=True)
     weight = np.exp(shifted)
     cumulative = weight.cumsum(axis=1)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 import envs
 from rl_gns.config import RunConfig
-from rl_gns.learn.model import Weights, make_network, set_weights
+from rl_gns.learn.model import Weights, one_thread
 from rl_gns.rollout.collector import sample
-from rl_gns.rollout.sources import one_thread
+from rl_gns.rollout.policy import ActingPolicy
 
 
-@torch.inference_mode()
 def evaluate(config: RunConfig, weights: Weights, at_update: int) -> tuple[float, int]:
     """(mean raw return, env steps spent) of `evaluation_episodes` columns, each playing one episode from its reset.
 
@@ -23,12 +21,12 @@ def evaluate(config: RunConfig, weights: Weights, at_update: int) -> tuple[float
     rng = np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=(3, at_update)))
     seeds = rng.choice(envs.SEED_LIMIT, size=n, replace=False).tolist()
     world = envs.make_vec(config.env, n, config.atari, seeds)
-    network = make_network(config.learner.network, world.frame_shape, world.frame_stack, world.n_actions, config.seed)
-    set_weights(network, weights)
+    policy = ActingPolicy(config, world)
+    policy.load(weights)
     observation, total, playing, env_steps = world.reset(), np.zeros(n), np.ones(n, bool), 0
     with one_thread():
         while playing.any():
-            step = world.step(sample(network(torch.from_numpy(observation))[0].numpy(), rng)[0])
+            step = world.step(sample(policy.infer(observation)[0], rng)[0])
             playing &= ~step.episode_start
             total += np.where(playing, step.raw_reward, 0.0)
             env_steps += int(playing.sum())

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,7 +12,7 @@ import torch
 
 import envs
 from rl_gns.config import RunConfig
-from rl_gns.learn.model import Weights
+from rl_gns.learn.model import Weights, one_thread
 from rl_gns.records import SegmentBlock
 from rl_gns.rollout.collector import Collector
 
@@ -108,14 +107,3 @@ class LocalSource:
 
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Collectors infer on one thread wherever they are hosted; the learner's threads come back afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 from tiny import CARTPOLE, PONG, config
 
 from rl_gns.learn.batch import Batch
+from rl_gns.learn.model import autocast
 from rl_gns.rollout.collector import Collector, sample
 from rl_gns.study.build import make_learner
 
@@ -103,6 +105,27 @@ def test_actions_follow_the_policy():
     np.testing.assert_allclose(logp, np.log(p)[action], rtol=1e-5)
 
 
-def test_diverged_weights_are_refused():
+@pytest.mark.parametrize("head", ["policy_head", "value_head"])
+def test_diverged_weights_are_refused(head):
+    made = collector(config(CARTPOLE))
+    weights = make_learner(config(CARTPOLE)).weights()
+    weights[f"{head}.weight"] = np.full_like(weights[f"{head}.weight"], np.nan)
+    made.load(weights, 4)
     with pytest.raises(FloatingPointError, match="not finite"):
-        sample(np.array([[np.nan, 0.0]], np.float32), np.random.default_rng(0))
+        made.collect(4)
+
+
+def test_inference_in_bf16_is_the_learners_own_forward_pass():
+    """Weights cast once act as autocast's do: logits and values equal to 1e-6, and within 2 % of float32's scale."""
+    settings = config(PONG, {"learner": {"precision": "bf16", "network": "small"}})
+    made, learner = collector(settings), make_learner(settings)
+    observation = made._observation
+    logits, value = made._policy.infer(observation)
+    with torch.inference_mode(), autocast("bf16"):
+        theirs = [out.numpy() for out in learner.network(torch.from_numpy(observation))]
+    with torch.inference_mode():
+        exact = [out.numpy() for out in learner.network(torch.from_numpy(observation))]
+    for mine, same, full in zip((logits, value), theirs, exact, strict=True):
+        assert mine.dtype == np.float32
+        np.testing.assert_allclose(mine, same, atol=1e-6)
+        assert 0 < np.abs(mine - full).max() < 0.02 * np.abs(full).max()
