@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 the program failed, 2 the user can mend it, 128 + n ended 
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import math
@@ -22,7 +23,7 @@ import tyro
 from rl_gns import __version__
 from rl_gns.config import ConfigError, RunConfig, config_id
 from rl_gns.config_file import find, load
-from rl_gns.flags import parse, value_of
+from rl_gns.flags import directories, parse, value_of
 from rl_gns.records import to_json
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class TrainOptions:
     """A shipped preset (pong, pong_small, cartpole, ...) or a TOML file; flags come on top."""
     run_dir: str = ""
     """Where the run lies; by default named after its settings under $RL_GNS_RUNS or ./runs."""
+    tensorboard: bool = False
+    """Write RUN_DIR/tensorboard too, for `tensorboard --logdir runs`; needs the extra rl-gns[tensorboard]."""
     json: bool = False
     """Print the result as one JSON object, and nothing else on standard output."""
 
@@ -90,9 +93,9 @@ def main(arguments: list[str] | None = None) -> int:
     except ConfigError as error:
         return _say(error, 2)
     except KeyboardInterrupt:
-        return _say(f"interrupted; {AGAIN.get(arguments[0], '')}", 130)
+        return _ended("interrupted", arguments[0], 130)
     except Terminated:
-        return _say(f"terminated; {AGAIN.get(arguments[0], '')}", 143)
+        return _ended("terminated", arguments[0], 143)
     except BrokenPipeError:
         return 141
     except OSError as error:
@@ -120,6 +123,11 @@ def _say(message: object, code: int) -> int:
     return code
 
 
+def _ended(how: str, verb: str, code: int) -> int:
+    """What to do about a verb that a signal ended; status, which has nothing to lose, is quiet."""
+    return code if verb == "status" else _say(f"{how}; {AGAIN.get(verb, 'run it again')}", code)
+
+
 def _reason(error: Exception) -> str:
     if type(error).__module__.startswith("ray"):
         from rl_gns.distributed.session import reason
@@ -135,8 +143,13 @@ def train(arguments: list[str]) -> int:
     from rl_gns.study.train import train as run_training
 
     path = Path(options.run_dir) if options.run_dir else default_run_dir(options.config, options.run)
-    with LiveView(f"{options.run.env} in {path}", options.run.total_env_steps) as view:
-        result = run_training(options.run, path, view.show)
+    with contextlib.ExitStack() as open_views:
+        views = [open_views.enter_context(LiveView(f"{options.run.env} in {path}", options.run.total_env_steps))]
+        if options.tensorboard:
+            from rl_gns.study.tensorboard import EventFiles
+
+            views.append(open_views.enter_context(EventFiles(path)))
+        result = run_training(options.run, path, lambda record: [view.show(record) for view in views])
     if options.json:
         print(json.dumps(result))
         return 0
@@ -150,12 +163,13 @@ def measure(arguments: list[str]) -> int:
     """Freeze a policy and measure its noise scale."""
     options = parse(MeasureOptions, MeasureOptions(run=_preset(arguments)), arguments, "rl-gns measure")
     _check_measure(options, arguments)
-    from rl_gns.study.live import b_simple_words
     from rl_gns.study.measure import measure as measure_fresh
     from rl_gns.study.measure import measure_run
+    from rl_gns.study.progress import b_simple_words
 
     def watch(env_steps: int, noise: dict[str, NoiseScale]) -> None:
-        print(f"{env_steps:,} env steps: B_simple {b_simple_words(noise['policy'])}", file=sys.stderr, flush=True)
+        words = b_simple_words(to_json(noise["policy"]))
+        print(f"{env_steps:,} env steps: B_simple {words}", file=sys.stderr, flush=True)
 
     precision = options.precision or math.inf
     if options.run_dir:
@@ -214,12 +228,24 @@ def report(arguments: list[str]) -> int:
     from rl_gns.report.figures import figure
     from rl_gns.report.summary import words
 
-    for flag in arguments:
-        if flag.startswith("-"):
-            raise ConfigError(f"{flag}: report takes directories alone")
-    for path in map(Path, arguments):
+    for path in directories(arguments, (), "report")[0]:
         print("\n".join(words(path)))
         print(f"  figure: {figure(path)}\n")
+    return 0
+
+
+def status(arguments: list[str]) -> int:
+    """How runs stand, from their directories alone."""
+    if not arguments or {"-h", "--help"} & set(arguments):
+        print(STATUS_USAGE)
+        return 0 if arguments else 2
+    paths, given = directories(arguments, ("--watch", "--json"), "status")
+    if not paths:
+        raise ConfigError(f"status: a directory is needed; runs lie in {runs_root()} unless told otherwise")
+    from rl_gns.study import status_view
+
+    look = status_view.watch if "--watch" in given else status_view.show
+    look(paths, as_json="--json" in given)
     return 0
 
 
@@ -244,10 +270,17 @@ VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "train": (train, "train one run, measuring its noise scale; again: go on"),
     "measure": (measure, "freeze a policy and collect until its noise scale resolves"),
     "sweep": (sweep, "a grid of batch sizes and seeds, and the knee of the front"),
+    "status": (status, "how runs stand, from their directories alone"),
     "report": (report, "plain words and figures from run directories"),
 }
 
 AGAIN = dict.fromkeys(("train", "sweep"), "run the same command again to go on from the last checkpoint")
-AGAIN |= {"measure": "nothing was kept: a measurement starts anew", "report": "run it again"}
+AGAIN["measure"] = "nothing was kept: a measurement starts anew"
+
+STATUS_USAGE = """usage: rl-gns status DIR [DIR ...] [--watch] [--json]
+
+How runs stand, from their directories alone. DIR is a run's, a sweep's, or any directory with runs below it.
+  --watch  look again every 2 s until all have finished (not on a terminal: a line a run and minute)
+  --json   one JSON object a run and line, units in the names"""
 
 USAGE = "usage: rl-gns VERB [--help | flags]\n\n" + "\n".join(f"  {v:8} {words}" for v, (_, words) in VERBS.items())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import io
 import typing
 from pathlib import Path
@@ -24,6 +25,16 @@ def value_of(arguments: list[str], flag: str) -> str | None:
         if token.startswith(f"--{flag}="):
             return token.split("=", 1)[1]
     return None
+
+
+def directories(arguments: list[str], known: tuple[str, ...], program: str) -> tuple[list[Path], set[str]]:
+    """(directories, flags given) of a verb that takes directories and the `known` flags, which have no values."""
+    flags_given = {token for token in arguments if token.startswith("-")}
+    for flag in sorted(flags_given - set(known)):
+        near = difflib.get_close_matches(flag, known, n=1, cutoff=0.5)
+        takes = " and ".join(["directories", *known]) if known else "directories alone"
+        raise ConfigError(f"{flag}: {program} takes {takes}" + (f"; the nearest is {near[0]}" if near else ""))
+    return [Path(token) for token in arguments if not token.startswith("-")], flags_given
 
 
 def parse(options: type[Options], default: Options, arguments: list[str], program: str) -> Options:

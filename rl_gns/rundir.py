@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,11 @@ from rl_gns.config_file import load, to_toml
 from rl_gns.records import RunResult, UpdateRecord, to_json
 
 KEEP_CHECKPOINTS = 2
+TENSORBOARD = "tensorboard"
+"""The folder of event files, for those who ask for them."""
+WRITE_LOCK = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+"""Linux's `struct flock` for a whole file. The lock belongs to the open file: it ends with the process that holds it,
+however that ends, and others can ask for it without taking it."""
 
 
 class RunDir:
@@ -61,13 +67,22 @@ class RunDir:
     def _take_lock(self) -> None:
         self._lock = open(self.path / ".lock", "w")  # noqa: SIM115 - held until close()
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.fcntl(self._lock, fcntl.F_OFD_SETLK, WRITE_LOCK)
         except BlockingIOError:
             raise ConfigError(f"--run-dir: {self.path} is in use by another process of this machine") from None
 
+    def in_use(self) -> bool:
+        """A live process holds the lock. Asking takes nothing, so that no run is turned away by being looked at."""
+        try:
+            with open(self.path / ".lock", "rb") as lock:
+                answer = fcntl.fcntl(lock, fcntl.F_OFD_GETLK, WRITE_LOCK)
+        except FileNotFoundError:
+            return False
+        return struct.unpack_from("h", answer)[0] != fcntl.F_UNLCK
+
     def _check_config(self, config: RunConfig) -> None:
         if not (self.path / "config.toml").exists():
-            strangers = {p.name for p in self.path.iterdir()} - {"checkpoints", ".lock"}
+            strangers = {p.name for p in self.path.iterdir()} - {"checkpoints", ".lock", TENSORBOARD}
             if strangers:
                 raise ConfigError(f"--run-dir: {self.path} holds something else ({min(strangers)}); give a new one")
             return

@@ -1,0 +1,123 @@
+"""Where a run stands, in numbers and in words, from its records: what the live view and `status` say."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+RATE_SECONDS = 60.0
+"""Rates are over the newest records that cover so much of the run's own time (a choice)."""
+
+FAULTS = {
+    "skipped_steps": "optimizer steps skipped",
+    "replaced_actors": "actors replaced",
+    "refused_blocks": "blocks refused",
+}
+"""Field of a record, a count so far -> what is said of it. Older records have fewer of them."""
+
+
+class Progress:
+    """A run that ends at `total_env_steps`; `add` takes its records as dicts, oldest first, from any one on."""
+
+    def __init__(self, total_env_steps: int):
+        self.total_env_steps = total_env_steps
+        self.last: dict[str, Any] | None = None
+        self.noise: dict[str, Any] | None = None
+        """The newest noise scale of the policy part."""
+        self.batch_change: tuple[int, int] | None = None
+        """(batch size before, env steps when it changed) of the newest change seen."""
+        self._recent: deque[tuple[int, float]] = deque()
+
+    def add(self, record: dict[str, Any]) -> None:
+        """KeyError where it is no record of a rollout."""
+        if self.last and record["batch_size"] != self.last["batch_size"]:
+            self.batch_change = self.last["batch_size"], self.last["env_steps"]
+        if record["noise"]:
+            self.noise = record["noise"]["policy"]
+        self._recent.append((record["used_env_steps"], record["seconds"]))
+        while self.seconds_covered() - self._recent[0][1] >= RATE_SECONDS:
+            self._recent.popleft()
+        self.last = record
+
+    def seconds_covered(self) -> float:
+        """The time that the rate is over: 60 s or little more, less where fewer records were seen."""
+        return sum(seconds for _, seconds in self._recent)
+
+    def env_steps_per_second(self) -> float | None:
+        """Sum of used_env_steps / sum of seconds, evaluations left out; None before the first record."""
+        covered = self.seconds_covered()
+        return sum(steps for steps, _ in self._recent) / covered if covered > 0 else None
+
+    def seconds_left(self) -> float | None:
+        """To the end of the budget at that rate; None while there is no rate."""
+        rate = self.env_steps_per_second()
+        return max(0, self.total_env_steps - self.env_steps) / rate if rate else None
+
+    @property
+    def env_steps(self) -> int:
+        return self.last["env_steps"] if self.last else 0
+
+    @property
+    def share(self) -> float:
+        """Fraction of the budget that is spent, at most 1."""
+        return min(1.0, self.env_steps / self.total_env_steps)
+
+    def faults(self) -> dict[str, int]:
+        """Field -> count so far, of those that happened."""
+        return {name: self.last[name] for name in FAULTS if self.last.get(name)} if self.last else {}
+
+    def words(self) -> dict[str, str]:
+        """What -> how much, with units, in the order that it is shown."""
+        words = {"env steps": f"{self.env_steps:,} of {self.total_env_steps:,} ({self.share:.0%})"}
+        if self.last is None:
+            return words
+        words |= {
+            "return": return_words(self.last["return_mean"]),
+            "batch size": self._batch_words(),
+            "B_simple (policy)": b_simple_words(self.noise) if self.noise else "not measured yet",
+            "env steps a second": number(self.env_steps_per_second()),
+            "ETA": duration(self.seconds_left()),
+        }
+        return words | ({"faults": fault_words(self.faults())} if self.faults() else {})
+
+    def _batch_words(self) -> str:
+        now = f"{self.last['batch_size']:,} env steps (of {self.last['requested_env_steps']:,} a rollout)"
+        if self.batch_change is None:
+            return now
+        before, env_steps = self.batch_change
+        return f"{now}; {before:,} until env step {env_steps:,}"
+
+
+def b_simple_words(scale: dict[str, Any]) -> str:
+    """`12,000 [8,000 to 20,000] env steps`, or what is known while it is unresolved, of a noise scale as on disk."""
+    b_simple, low, needed = scale["b_simple"], scale["low"], scale["env_steps_needed"]
+    if scale["resolved"]:
+        return f"{b_simple:,.0f} [{low:,.0f} to {scale['high']:,.0f}] env steps"
+    estimate = "" if b_simple is None else f" (estimate {b_simple:,.0f})"
+    bound = f"at least {low:,.0f} env steps" if low > 0 else "no limit yet"
+    more = f", at least {float(f'{needed:.2g}'):,.0f} more env steps" if needed else ""
+    return f"{bound}{estimate}; unresolved: {scale['reason']}{more}"
+
+
+def return_words(return_mean: float | None) -> str:
+    """The smoothed return, or why there is none."""
+    return "no episode finished yet" if return_mean is None else f"{return_mean:.2f}"
+
+
+def fault_words(faults: dict[str, int]) -> str:
+    """`2 actors replaced, 1 blocks refused`."""
+    return ", ".join(f"{count:,} {FAULTS[name]}" for name, count in faults.items())
+
+
+def number(value: float | None) -> str:
+    """Whole, with thousands separators; `...` while unknown."""
+    return "..." if value is None else f"{value:,.0f}"
+
+
+def duration(seconds: float | None) -> str:
+    """h:mm:ss; `...` while unknown."""
+    if seconds is None:
+        return "..."
+    minutes, left = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{left:02d}"
