@@ -57,8 +57,8 @@ class LearnerConfig:
     """PPO; with epochs = minibatches = 1, clip_range = 0 and rmsprop it is A2C."""
 
     network: Literal["auto", "nature", "small", "mlp", "linear"] = "auto"
-    """nature: the Nature CNN. small: 16/32/32 filters. mlp: two tanh layers of 64. linear: no bias, for worlds with a
-    known answer. auto: nature from 84 pixels on, small below, mlp for vectors."""
+    """nature: the Nature CNN. small: 16/32/32 filters at stride 2, for 42 x 42. mlp: two tanh layers of 64. linear: no
+    bias, for worlds with a known answer. auto: nature from 84 pixels on, small below, mlp for vectors."""
     optimizer: Literal["adam", "rmsprop"] = "adam"
     """adam (eps 1e-5) or rmsprop (alpha 0.99, eps 1e-5: McCandlish et al. 2018, A.4.2)."""
     learning_rate: float = 2.5e-4
@@ -111,6 +111,28 @@ class NoiseConfig:
     """Coverage of the intervals."""
 
 
+FLOOR_COLUMNS = 8
+"""A minibatch of a followed batch size keeps so many columns' worth of env steps: under 8 groups nothing resolves."""
+
+
+@dataclass(frozen=True)
+class ControlConfig:
+    """What sets the batch size and the learning rate while a run trains."""
+
+    policy: Literal["fixed", "follow"] = "fixed"
+    """fixed: batch.size throughout. follow: towards kappa x B_simple, from the first resolved interval on."""
+    part: Literal["policy", "rest", "total"] = "policy"
+    """Whose noise scale is followed."""
+    kappa: float = 1.0
+    """follow wants kappa x B_simple: at 1 a step gains half of what the full gradient would (McCandlish et al. 2.2)."""
+    hysteresis: float = 2.0
+    """follow moves only when what it wants is more than this factor from the size in use (a guess)."""
+    max_batch_size: int = 16_384
+    """follow never goes above this; the rollout that it makes must fit in memory."""
+    learning_rate_rule: Literal["none", "sqrt", "linear"] = "none"
+    """How the learning rate goes with B / batch.size: not, as its square root (usual for Adam), or in proportion."""
+
+
 @dataclass(frozen=True)
 class CheckpointConfig:
     """What a killed run goes on from."""
@@ -144,7 +166,30 @@ class RunConfig:
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     noise: NoiseConfig = field(default_factory=NoiseConfig)
+    control: ControlConfig = field(default_factory=ControlConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+
+    @property
+    def batch_unit(self) -> int:
+        """Env steps between neighbouring batch sizes: a rollout is whole segments of whole collectors."""
+        segments = self.batch.segment_steps * self.rollout.columns_per_collector
+        return segments // math.gcd(segments, self.batch.minibatches)
+
+    @property
+    def batch_floor(self) -> int:
+        """The least batch size that `follow` uses: FLOOR_COLUMNS segments, on the grid of `batch_unit`."""
+        return math.ceil(FLOOR_COLUMNS * self.batch.segment_steps / self.batch_unit) * self.batch_unit
+
+    @property
+    def batch_cap(self) -> int:
+        """The largest batch size that the run can come to, on the grid."""
+        if self.control.policy == "fixed":
+            return self.batch.size
+        return max(self.batch_floor, self.control.max_batch_size // self.batch_unit * self.batch_unit)
+
+    def collectors(self, batch_size: int) -> int:
+        """Collectors that a rollout of B x minibatches env steps needs. T never changes."""
+        return batch_size * self.batch.minibatches // (self.batch.segment_steps * self.rollout.columns_per_collector)
 
 
 NOT_IN_THE_NUMBERS = ("actors", "total_env_steps", "goals", "stop_at_goal", "checkpoint")
@@ -177,92 +222,6 @@ def first_difference(there: dict[str, Any], here: dict[str, Any], prefix: str = 
         elif old != new:
             return f"{key}: {old!r} there, {new!r} here"
     return None
-
-
-def validate(config: RunConfig) -> RunConfig:
-    """Cross-field rules; returns the config, or raises ConfigError naming key, value and the nearest right one."""
-    for rule in (_check_least, _check_batch, _check_fractions):
-        rule(config)
-    return config
-
-
-LEAST = {
-    "seed": 0,
-    "actors": 0,
-    "total-env-steps": 1,
-    "return-episodes": 1,
-    "evaluation-episodes": 1,
-    "atari.frame-size": 36,  # the smallest that three convolutions of the Nature CNN leave a pixel of
-    "atari.frame-stack": 1,
-    "atari.frameskip": 1,
-    "atari.noop-max": 0,
-    "batch.size": 1,
-    "batch.segment-steps": 1,
-    "batch.minibatches": 1,
-    "batch.epochs": 1,
-    "rollout.columns-per-collector": 1,
-    "rollout.scatter-env-steps": 0,
-    "rollout.burn-in-env-steps": 0,
-    "learner.micro-batch": 1,
-    "learner.max-skipped-steps": 1,
-    "learner.normaliser-env-steps": 1,
-    "learner.threads": 0,
-    "learner.clip-range": 0,
-    "learner.max-grad-norm": 0,
-    "noise.every": 0,
-    "noise.groups": 2,
-    "noise.window-env-steps": 1,
-    "checkpoint.every-env-steps": 1,
-}
-
-
-def _check_least(config: RunConfig) -> None:
-    for key, least in LEAST.items():
-        if not (value := _value(config, key)) >= least:
-            raise ConfigError(f"--{key}: {value} is too small; the least is {least}")
-    if not all(math.isfinite(goal) for goal in config.goals) or len(set(config.goals)) < len(config.goals):
-        raise ConfigError(f"--goals: {list(config.goals)}: finite returns, each once, are wanted")
-    if config.seed >= 1 << 63:
-        raise ConfigError(f"--seed: {config.seed} is too large; the greatest is {(1 << 63) - 1}")
-    if config.learner.threads > 256:
-        raise ConfigError(f"--learner.threads: {config.learner.threads} is too large; 0 takes the cores there are")
-    if not 0 < config.learner.learning_rate < float("inf"):
-        raise ConfigError(f"--learner.learning-rate: {config.learner.learning_rate} is no rate; 2.5e-4 is usual")
-
-
-def _value(config: RunConfig, key: str) -> Any:
-    value: Any = config
-    for name in key.replace("-", "_").split("."):
-        value = getattr(value, name)
-    return value
-
-
-def _check_batch(config: RunConfig) -> None:
-    batch, per_collector = config.batch, config.rollout.columns_per_collector
-    unit = batch.segment_steps * per_collector
-    if batch.rollout_env_steps % unit:
-        step = unit // math.gcd(unit, batch.minibatches)
-        nearest = max(1, round(batch.size / step)) * step
-        raise ConfigError(
-            f"--batch.size: {batch.size} x {batch.minibatches} minibatches is no multiple of {batch.segment_steps} "
-            f"segment steps x {per_collector} columns a collector; the nearest that fits is {nearest}"
-        )
-    if batch.columns < 2 and config.noise.every > 0:
-        raise ConfigError("--noise.every: one column has no noise scale; give more columns, or 0 for no probe")
-
-
-def _check_fractions(config: RunConfig) -> None:
-    fractions = {
-        "learner.gamma": config.learner.gamma,
-        "learner.gae-lambda": config.learner.gae_lambda,
-        "noise.confidence": config.noise.confidence,
-        "atari.sticky-action-probability": config.atari.sticky_action_probability,
-    }
-    for key, value in fractions.items():
-        if not 0 <= value <= 1:
-            raise ConfigError(f"--{key}: {value} is not in [0, 1]; the nearest is {min(max(value, 0.0), 1.0):g}")
-    if not 0 < config.noise.confidence < 1:
-        raise ConfigError(f"--noise.confidence: {config.noise.confidence} is not inside (0, 1); usual is 0.95")
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -160,6 +160,24 @@ class NoiseScale:
 
 
 @dataclass(frozen=True)
+class Decision:
+    """What set a rollout's batch size and learning rate: what was seen, asked, got, and why."""
+
+    policy: str = logged("", "`fixed` or `follow`")
+    saw_b_simple: float | None = logged("env steps", "estimate for the part that is followed; null where none")
+    saw_low: float | None = logged("env steps", "lower end of its interval")
+    saw_high: float | None = logged("env steps", "upper end; null where unbounded")
+    saw_resolved: bool = logged("", "whether that interval was resolved")
+    saw_return_mean: float | None = logged("score", "smoothed training return")
+    saw_update_seconds: float | None = logged("s", "cost of one optimizer step of the rollout before")
+    target_batch_size: float | None = logged("env steps", "kappa x B_simple; null where nothing was to follow")
+    asked_batch_size: int = logged("env steps", "where the batch size should go: the target on the grid, in its limits")
+    got_batch_size: int = logged("env steps", "where it went: at most a factor of 2 from the one before")
+    moved: bool = logged("", "whether the batch size changed")
+    reason: str = logged("", "why")
+
+
+@dataclass(frozen=True)
 class UpdateRecord:
     """One line of metrics.jsonl: one rollout, from publication to the last optimizer step on it."""
 
@@ -179,6 +197,7 @@ class UpdateRecord:
         "generation", "how often the columns were seeded anew: at a resume, where the world cannot be saved"
     )
     learning_rate: float = logged("1", "of this rollout's optimizer steps")
+    decision: Decision = logged("", "what set this rollout's batch size and learning rate; see below")
     return_mean: float | None = logged("score", "mean raw return of the last `return_episodes` finished episodes")
     return_episodes: int = logged("episodes", "how many finished episodes that mean is over")
     episodes: int = logged("episodes", "finished so far")
@@ -233,6 +252,7 @@ class RunResult:
     optimizer_steps: int = logged("steps", "S at the end")
     updates: int = logged("rollouts", "rollouts at the end")
     batch_size: int = logged("env steps", "B at the end")
+    batch_size_moves: int = logged("1", "how often the controller changed B")
     epochs: int = logged("1", "passes over a rollout")
     minibatches: int = logged("1", "optimizer steps a pass")
     learning_rate: float = logged("1", "at the end")

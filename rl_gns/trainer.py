@@ -6,6 +6,7 @@ resumed run needs is in `state()`; whoever drains the loop decides when to ask f
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ import numpy as np
 
 from rl_gns.config import RunConfig
 from rl_gns.learn.learner import Learner
-from rl_gns.noise.controller import Observation, Plan, decide
+from rl_gns.noise.controller import Observation, decide, initial
 from rl_gns.noise.moments import signal_and_trace
 from rl_gns.noise.pooling import Pool
 from rl_gns.records import PARTS, GroupMoments, NoiseScale, UpdateRecord
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from rl_gns.learn.learner import UpdateStats
     from rl_gns.rollout.sources import Collected, SegmentSource
 
+CONTROL = ("batch_size", "spent_key")
 COUNTERS = ("update", "env_steps", "optimizer_steps", "episodes", "sittings")
 
 
@@ -35,6 +37,8 @@ class Trainer:
         self.config, self.learner, self._source = config, learner, source
         self.update = self.env_steps = self.optimizer_steps = self.episodes = self.sittings = 0
         self._pool = Pool(config.noise.window_env_steps, config.noise.confidence)
+        self._control = initial(config)
+        self._update_seconds: float | None = None
         self._finished: deque[tuple[float, int]] = deque(maxlen=config.return_episodes)
 
     def run(self) -> Iterator[UpdateRecord]:
@@ -42,18 +46,19 @@ class Trainer:
         noise = self._pool.noise_scales()
         while not self.over():
             clock = Clock()
-            plan = decide(self.config, self._observe(noise))
+            self._control, batch_size, learning_rate = decide(self._control, self._observe(noise))
             self._source.publish(self.learner.weights(), self.learner.version)
-            collected = self._source.collect(plan.collectors, self.config.batch.segment_steps)
+            collected = self._source.collect(self.config.collectors(batch_size), self.config.batch.segment_steps)
             batch = self.learner.prepare(collected.blocks)
             clock.lap("collect")
             moments = self.learner.probe(batch) if self._probe_is_due() else None
             clock.lap("probe")
-            stats = self.learner.update(batch, plan.learning_rate)
+            stats = self.learner.update(batch, learning_rate)
             clock.lap("update")
+            self._update_seconds = clock.seconds()["update_seconds"] / max(stats.optimizer_steps, 1)
             self._count(batch, collected, stats)
             noise = self._estimate(moments)
-            yield self._record(plan, batch, collected, moments, noise, stats, clock)
+            yield self._record(learning_rate, batch, collected, moments, noise, stats, clock)
 
     def over(self) -> bool:
         """The budget is spent."""
@@ -72,7 +77,8 @@ class Trainer:
         return self._pool.noise_scales()
 
     def _observe(self, noise: dict[str, NoiseScale] | None) -> Observation:
-        return Observation(noise, self.env_steps, self.optimizer_steps, self.return_mean())
+        part = noise[self.config.control.part] if noise else None
+        return Observation(part, self.env_steps, self.optimizer_steps, self.return_mean(), self._update_seconds)
 
     def _count(self, batch: Batch, collected: Collected, stats: UpdateStats) -> None:
         for block in collected.blocks:
@@ -84,7 +90,7 @@ class Trainer:
 
     def _record(
         self,
-        plan: Plan,
+        learning_rate: float,
         batch: Batch,
         collected: Collected,
         moments: GroupMoments | None,
@@ -98,16 +104,17 @@ class Trainer:
             **vars(stats) | {"optimizer_steps": self.optimizer_steps},
             update=self.update - 1,
             env_steps=self.env_steps,
-            batch_size=plan.batch_size,
+            batch_size=self._control.batch_size,
             columns=batch.n_columns,
-            requested_env_steps=plan.batch_size * self.config.batch.minibatches,
+            requested_env_steps=self._control.batch_size * self.config.batch.minibatches,
             collected_env_steps=rows,
             masked_env_steps=rows - batch.env_steps,
             burn_in_env_steps=sum(b.burn_in_env_steps for b in collected.blocks),
             used_env_steps=batch.env_steps,
             late_blocks=collected.late_blocks,
             generation=max(b.generation for b in collected.blocks),
-            learning_rate=plan.learning_rate,
+            learning_rate=learning_rate,
+            decision=self._control.decision,
             return_mean=self.return_mean(),
             return_episodes=len(self._finished),
             episodes=self.episodes,
@@ -133,6 +140,7 @@ class Trainer:
             "counters": counters,
             "finished": [list(pair) for pair in self._finished],
             "pool": self._pool.state(),
+            "control": {name: getattr(self._control, name) for name in CONTROL},
             "learner": self.learner.state(),
             "source": self._source.state(),
         }
@@ -144,6 +152,7 @@ class Trainer:
         self.sittings += 1
         self._finished.extend((r, n) for r, n in state["finished"])
         self._pool = Pool.from_state(state["pool"])
+        self._control = dataclasses.replace(self._control, **state["control"])
         self.learner.restore(state["learner"])
         self._source.restore(state["source"], generation=self.sittings)
 

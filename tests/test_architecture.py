@@ -22,7 +22,7 @@ ROOMS = {
     "learn": ["rl_gns.learn"],
     "report": ["rl_gns.report"],
     "noise": ["rl_gns.noise"],
-    "base": ["rl_gns.records", "rl_gns.config", "rl_gns.config_file", "rl_gns.rundir"],
+    "base": ["rl_gns.records", "rl_gns.config", "rl_gns.config_rules", "rl_gns.config_file", "rl_gns.rundir"],
     "envs": ["envs"],
     "envs.options": ["envs.options"],
 }

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from tiny import BANDIT, CARTPOLE, PONG, config, fingerprint, finished, numbers, replaced
 
 import envs
-from rl_gns.config import ConfigError, RunConfig, config_id, identity, to_dict, validate
+from rl_gns.config import ConfigError, RunConfig, config_id, identity, to_dict
 from rl_gns.config_file import find, from_table, keys, load, presets, to_toml
+from rl_gns.config_rules import validate
 from rl_gns.study.build import checked, make_learner, source
 from rl_gns.study.sweep import cell_configs, load_grid
 from rl_gns.study.train import train
@@ -58,6 +59,7 @@ CHANGES_A_RUN = {
     "noise.groups": (SMALL, 4),
     "noise.window_env_steps": (SMALL, 10),
     "noise.confidence": (SMALL, 0.5),
+    "control.policy": (SMALL, "follow"),
     "atari.frame_size": (PIXELS, 48),
     "atari.frame_stack": (PIXELS, 2),
     "atari.frameskip": (PIXELS, 2),
@@ -74,6 +76,11 @@ READ_ELSEWHERE = {
     "stop_at_goal",
     "evaluation_episodes",
     "checkpoint.every_env_steps",
+    "control.part",  # control.*: tests/noise/test_controller.py, and inside a run tests/test_control.py
+    "control.kappa",
+    "control.hysteresis",
+    "control.max_batch_size",
+    "control.learning_rate_rule",
     "learner.device",
     "learner.threads",
     "learner.max_skipped_steps",

@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 import pytest
+from tiny import numbers
 
 from rl_gns.rundir import RunDir
 
@@ -26,7 +27,7 @@ def final_arrays(path):
 def lines(path):
     records = list(RunDir(path).records())
     assert [r["update"] for r in records] == list(range(len(records)))
-    return [{k: v for k, v in r.items() if not k.endswith("seconds")} for r in records]
+    return [numbers(r) for r in records]
 
 
 @pytest.fixture(scope="module")

@@ -4,11 +4,10 @@ import dataclasses
 
 import numpy as np
 import pytest
-import torch
-from tiny import BANDIT, CARTPOLE, PONG, config, fingerprint, finished, numbers, replaced, trainer
+from tiny import BANDIT, CARTPOLE, PONG, bandit_with_policy, config, fingerprint, finished, numbers, replaced, trainer
 
 import envs
-from rl_gns.noise.controller import Observation, decide
+from rl_gns.noise.controller import Observation, decide, initial
 from rl_gns.study.build import make_learner
 from rl_gns.study.measure import measure
 
@@ -103,19 +102,10 @@ def test_a2c_is_the_same_code():
 def test_a_linear_schedule_falls_to_zero_and_a_constant_one_does_not():
     constant = config(CARTPOLE)
     linear = config(CARTPOLE, {"learner": {"schedule": "linear"}})
-    half = Observation(None, 750, 0, None)
-    assert decide(constant, half).learning_rate == 1e-3
-    assert decide(linear, half).learning_rate == pytest.approx(5e-4)
-    assert decide(linear, Observation(None, 5000, 0, None)).learning_rate == 0
-
-
-def bandit_with_policy(settings, logits, value):
-    """A trainer's state whose policy has these logits and this value everywhere."""
-    run = trainer(settings)
-    with torch.no_grad():
-        run.learner.network.policy_head.weight.copy_(torch.tensor(logits)[:, None])
-        run.learner.network.value_head.weight.fill_(value)
-    return run.state()
+    half = Observation(None, 750, 0)
+    assert decide(initial(constant), half)[2] == 1e-3
+    assert decide(initial(linear), half)[2] == pytest.approx(5e-4)
+    assert decide(initial(linear), Observation(None, 5000, 0))[2] == 0
 
 
 @pytest.mark.parametrize("world", ["Bandit", "EpisodicBandit"])

@@ -7,6 +7,7 @@ import hashlib
 from typing import Any
 
 import numpy as np
+import torch
 
 from rl_gns.config import RunConfig
 from rl_gns.config_file import from_table
@@ -77,11 +78,21 @@ def fingerprint(learner: Learner) -> str:
 
 
 def numbers(record: UpdateRecord | dict[str, Any]) -> dict[str, Any]:
-    """A record without its wall-clock fields."""
+    """A record without its wall-clock fields, at any depth."""
     plain = record if isinstance(record, dict) else to_json(record)
-    return {k: v for k, v in plain.items() if not k.endswith("seconds")}
+    kept = {k: v for k, v in plain.items() if not k.endswith("seconds")}
+    return {k: numbers(v) if isinstance(v, dict) else v for k, v in kept.items()}
 
 
 def replaced(settings: RunConfig, **changes: Any) -> RunConfig:
     """`dataclasses.replace`, spelt shorter."""
     return dataclasses.replace(settings, **changes)
+
+
+def bandit_with_policy(settings, logits, value):
+    """A trainer's state whose policy has these logits and this value everywhere."""
+    run = trainer(settings)
+    with torch.no_grad():
+        run.learner.network.policy_head.weight.copy_(torch.tensor(logits)[:, None])
+        run.learner.network.value_head.weight.fill_(value)
+    return run.state()

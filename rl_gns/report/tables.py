@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
-from rl_gns.records import GoalCrossing, Measurement, NoiseScale, RunResult, UpdateRecord
+from rl_gns.records import Decision, GoalCrossing, Measurement, NoiseScale, RunResult, UpdateRecord
 
 FILES = {
     "metrics.jsonl: one line a rollout": UpdateRecord,
+    "A decision of the controller": Decision,
     "A noise scale, wherever one stands": NoiseScale,
     "result.json: a finished run": RunResult,
     "A goal in result.json": GoalCrossing,

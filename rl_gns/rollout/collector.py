@@ -44,7 +44,9 @@ class Collector:
         return [(first + k) % (1 << 31) for k in range(n_columns)]
 
     def load(self, weights: Weights, version: int) -> None:
-        """Act on these weights from now on."""
+        """Act on these weights from now on; after idle versions, burn in with them before anything counts."""
+        if version > self._version + 1 and self._version >= 0:
+            self._burn_in_left = self._config.rollout.burn_in_env_steps
         self._policy.load(weights)
         self._version = version
 
@@ -100,13 +102,15 @@ class Collector:
         arrays = {name: getattr(self, name).copy() for name in names}
         rng = self._rng.bit_generator.state
         burn_in = [self._burn_in, self._burn_in_left]
-        return {"world": world, "rng": rng, "generation": self.generation, "burn_in": burn_in, **arrays}
+        last = {"generation": self.generation, "version": self._version, "burn_in": burn_in}
+        return {"world": world, "rng": rng, **last, **arrays}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from `state()`."""
         self.world.restore(state["world"])
         self._rng.bit_generator.state = state["rng"]
-        self.generation, (self._burn_in, self._burn_in_left) = state["generation"], state["burn_in"]
+        self.generation, self._version = state["generation"], state["version"]
+        self._burn_in, self._burn_in_left = state["burn_in"]
         for name in ("_observation", "_return", "_length", "_counting"):
             setattr(self, name, np.array(state[name]))
 

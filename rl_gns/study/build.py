@@ -7,7 +7,8 @@ import os
 from collections.abc import Iterator
 
 import envs
-from rl_gns.config import BatchConfig, ConfigError, RunConfig, validate
+from rl_gns.config import ConfigError, RunConfig
+from rl_gns.config_rules import validate
 from rl_gns.learn.learner import Learner
 from rl_gns.rollout.sources import LocalSource, SegmentSource
 
@@ -22,10 +23,12 @@ def checked(config: RunConfig) -> RunConfig:
     except envs.UnknownWorld as error:
         raise ConfigError(f"--env: {error}") from None
     if envs.spec(config.env).kind == "pixels":
-        wanted = rollout_bytes(config.batch, config.atari.frame_size)
+        wanted = rollout_bytes(config)
         if 2 * wanted > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
-            size = config.batch.size
-            raise ConfigError(f"--batch.size: {size} makes rollouts of {wanted / 2**30:,.0f} GiB, more than fits twice")
+            key = "batch.size" if config.batch_cap == config.batch.size else "control.max-batch-size"
+            raise ConfigError(
+                f"--{key}: {config.batch_cap} makes rollouts of {wanted / 2**30:,.0f} GiB, more than fits twice"
+            )
     return validate(config)
 
 
@@ -64,9 +67,10 @@ def source(config: RunConfig) -> Iterator[SegmentSource]:
 
 def object_store_bytes(config: RunConfig) -> int:
     """What is in flight: the frames of a few rollouts and the weights of two versions."""
-    return STORE_ROLLOUTS * rollout_bytes(config.batch, config.atari.frame_size) + 2 * (8 << 20)
+    return STORE_ROLLOUTS * rollout_bytes(config) + 2 * (8 << 20)
 
 
-def rollout_bytes(batch: BatchConfig, frame_size: int) -> int:
-    """Bytes of a rollout of single frames, with the rows' own numbers (about 40 bytes each)."""
-    return batch.rollout_env_steps * (frame_size**2 + 40) * (batch.segment_steps + 4) // batch.segment_steps
+def rollout_bytes(config: RunConfig) -> int:
+    """Bytes of the largest rollout of single frames, with the rows' own numbers (about 40 bytes each)."""
+    rows, segment = config.batch_cap * config.batch.minibatches, config.batch.segment_steps
+    return rows * (config.atari.frame_size**2 + 40) * (segment + 4) // segment
