@@ -178,6 +178,16 @@ class Decision:
 
 
 @dataclass(frozen=True)
+class Fault:
+    """One rollout actor that failed, and what was done."""
+
+    what: str = logged("", "`died`, `stalled`, `refused` (its block was not what was asked for) or `not placed`")
+    collectors: list[int] = logged("", "the collectors that were seeded anew (`not placed`: moved to other actors)")
+    generations: list[int] = logged("generation", "the one that each of them went on in, after a burn-in")
+    reason: str = logged("", "which process on which node, and what was seen of it")
+
+
+@dataclass(frozen=True)
 class UpdateRecord:
     """One line of metrics.jsonl: one rollout, from publication to the last optimizer step on it."""
 
@@ -193,9 +203,10 @@ class UpdateRecord:
     burn_in_env_steps: int = logged("env steps", "steps spent on desynchronising columns before they count")
     used_env_steps: int = logged("env steps", "rows that entered the losses")
     late_blocks: int = logged("blocks", "late or duplicate blocks dropped")
-    generation: int = logged(
-        "generation", "how often the columns were seeded anew: at a resume, where the world cannot be saved"
-    )
+    refused_blocks: int = logged("blocks", "that were not what was asked for (NaN, shape, version, ...), and dropped")
+    replaced_actors: int = logged("actors", "that died, stalled or returned such a block, and were replaced")
+    faults: list[Fault] = logged("", "one a failed actor; see below")
+    generation: int = logged("generation", "how often a collector was seeded anew at most: after a fault or a resume")
     learning_rate: float = logged("1", "of this rollout's optimizer steps")
     decision: Decision = logged("", "what set this rollout's batch size and learning rate; see below")
     return_mean: float | None = logged("score", "mean raw return of the last `return_episodes` finished episodes")
@@ -261,6 +272,10 @@ class RunResult:
     goals: list[GoalCrossing] = logged("", "one a goal")
     noise: dict[str, NoiseScale] | None = logged("", "the last pooled noise scales")
     skipped_steps: int = logged("steps", "optimizer steps skipped for a gradient that was not finite")
+    late_blocks: int = logged("blocks", "late or duplicate blocks dropped")
+    refused_blocks: int = logged("blocks", "that were not what was asked for, and dropped")
+    replaced_actors: int = logged("actors", "that failed and were replaced")
+    faults: list[dict[str, Any]] = logged("", "every fault, with the `update` in which it was met")
     seconds: float = logged("s", "wall-clock of all sittings of the run")
     stopped: str = logged("", "why the run ended: `budget` or `goal`")
 
@@ -283,6 +298,7 @@ class Measurement:
     max_ratio_error: float = logged("1", "max |ratio - 1| between learner and collectors")
     looks: int = logged("1", "how often the interval was looked at, to stop once it resolved")
     burn_in_env_steps: int = logged("env steps", "spent on desynchronising and on the first advantage statistics")
+    faults: list[Fault] = logged("", "one a failed actor; see above")
     seconds: float = logged("s", "wall-clock")
 
 

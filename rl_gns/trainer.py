@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rl_gns.rollout.sources import Collected, SegmentSource
 
 CONTROL = ("batch_size", "spent_key")
-COUNTERS = ("update", "env_steps", "optimizer_steps", "episodes", "sittings")
+COUNTERS = ("update", "env_steps", "optimizer_steps", "episodes", "generation")
 
 
 class Trainer:
@@ -35,7 +35,7 @@ class Trainer:
 
     def __init__(self, config: RunConfig, learner: Learner, source: SegmentSource):
         self.config, self.learner, self._source = config, learner, source
-        self.update = self.env_steps = self.optimizer_steps = self.episodes = self.sittings = 0
+        self.update = self.env_steps = self.optimizer_steps = self.episodes = self.generation = 0
         self._pool = Pool(config.noise.window_env_steps, config.noise.confidence)
         self._control = initial(config)
         self._update_seconds: float | None = None
@@ -83,6 +83,7 @@ class Trainer:
     def _count(self, batch: Batch, collected: Collected, stats: UpdateStats) -> None:
         for block in collected.blocks:
             self.episodes += len(block.episode_returns)
+            self.generation = max(self.generation, block.generation)
             self._finished.extend(zip(block.episode_returns.tolist(), block.episode_lengths.tolist(), strict=True))
         self.env_steps += batch.env_steps
         self.optimizer_steps += stats.optimizer_steps
@@ -112,6 +113,9 @@ class Trainer:
             burn_in_env_steps=sum(b.burn_in_env_steps for b in collected.blocks),
             used_env_steps=batch.env_steps,
             late_blocks=collected.late_blocks,
+            refused_blocks=collected.refused_blocks,
+            replaced_actors=collected.replaced_actors,
+            faults=list(collected.faults),
             generation=max(b.generation for b in collected.blocks),
             learning_rate=learning_rate,
             decision=self._control.decision,
@@ -146,15 +150,14 @@ class Trainer:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from `state()`; worlds that cannot be saved start anew, in a generation of their own."""
+        """Go on from `state()`; worlds that cannot be saved start anew, in a generation after all that were used."""
         for name in COUNTERS:
             setattr(self, name, state["counters"][name])
-        self.sittings += 1
         self._finished.extend((r, n) for r, n in state["finished"])
         self._pool = Pool.from_state(state["pool"])
         self._control = dataclasses.replace(self._control, **state["control"])
         self.learner.restore(state["learner"])
-        self._source.restore(state["source"], generation=self.sittings)
+        self._source.restore(state["source"], generation=self.generation + 1)
 
 
 def single_rollout(moments: GroupMoments | None) -> tuple[dict[str, float] | None, dict[str, float] | None]:

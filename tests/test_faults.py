@@ -107,9 +107,9 @@ def children(pid):
     return named
 
 
-def training_on_ray(path):
+def training_on_ray(path, *more, stdout=subprocess.DEVNULL):
     command = [sys.executable, "-m", "rl_gns", *TRAIN, str(path), "--actors", "1", "--total-env-steps", "5000000"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([*command, *more], stdout=stdout, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 180
     while not RunDir(path).checkpoints():
         assert process.poll() is None and time.monotonic() < deadline, process.stderr.read()
@@ -134,16 +134,23 @@ def test_a_signal_ends_a_ray_run_in_one_line_and_leaves_no_process(tmp_path, num
 
 
 @pytest.mark.cluster
-def test_a_killed_actor_ends_the_run_in_one_line_and_the_next_one_goes_on(tmp_path, capsys):
-    process = training_on_ray(tmp_path)
-    actors = [pid for pid, command in children(process.pid).items() if "RolloutActor" in command]
+def test_a_killed_actor_does_not_end_the_run_and_the_end_names_it(tmp_path, capsys):
+    process = training_on_ray(tmp_path, "--total-env-steps", "60000", "--json", stdout=subprocess.PIPE)
+    actors = [pid for pid, command in children(process.pid).items() if "CollectorHost" in command]
     assert len(actors) == 1
     os.kill(actors[0], signal.SIGKILL)
-    _, words = process.communicate(timeout=120)
-    said = [line for line in words.splitlines() if line.startswith("rl-gns: ")]
-    assert process.returncode == 1 and len(said) == 1 and "a rollout actor died" in said[0]
-    lines = len(list(RunDir(tmp_path).records()))
-    assert lines > 0
-    more = str(int(list(RunDir(tmp_path).records())[-1]["env_steps"]) + 3000)
-    assert main([*TRAIN, str(tmp_path), "--total-env-steps", more, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["env_steps"] >= int(more)
+    out, words = process.communicate(timeout=180)
+    assert process.returncode == 0 and not Path(f"/proc/{actors[0]}").exists(), words
+    result = json.loads(out)  # and nothing else on standard output: Ray would write there
+    assert result["replaced_actors"] == 1 and result["env_steps"] >= 60_000
+    (fault,) = result["faults"]
+    assert f"pid {actors[0]} " in fault["reason"] and fault["what"] == "died" and f"pid {actors[0]} " in words
+    records = list(RunDir(tmp_path).records())
+    assert [r["update"] for r in records] == list(range(len(records)))
+    assert all(r["collected_env_steps"] == r["requested_env_steps"] for r in records)
+    assert [r["update"] for r in records if r["faults"]] == [fault["update"]]
+    assert records[fault["update"]]["generation"] == 1 and records[fault["update"]]["burn_in_env_steps"] > 0
+    assert main(["report", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "failed and were replaced: 1" in said and f"update {fault['update']}: the actor of pid {actors[0]}" in said
+    assert "collector 0 (generation 1)" in said

@@ -5,70 +5,85 @@
     collect: for each collector c:
              call collect(c, weights)  --->  c's Collector loads the weights, steps T env steps
              waits for ALL blocks      <---  one SegmentBlock (arrays go through the object store)
+             looks at each block; what its actor owes again, where it fails, is `crew`'s matter
     combine by collector id
 
-Collector c lives on actor c mod K, at most two calls are in flight an actor, and taking the fastest actors first is
-never done: it would bias the batch. Which actor hosts a collector changes no number.
+Taking the fastest actors first is never done: it would bias the batch. Which actor hosts a collector changes no number.
 """
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import ray
 import torch
 
 from rl_gns.config import RunConfig
+from rl_gns.distributed.crew import Crew
 from rl_gns.learn.model import Weights
 from rl_gns.records import SegmentBlock
+from rl_gns.rollout.blocks import Asked, layout, wrong
 from rl_gns.rollout.collector import Collector
+from rl_gns.rollout.generations import Generations
 from rl_gns.rollout.sources import Collected, combine
 
-IN_FLIGHT = 2
-"""Calls queued on one actor: the next block starts while the last one travels."""
+State = dict[str, Any]
 
 
-@ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)
-class RolloutActor:
-    """Hosts some of the collectors, on one thread."""
+class CollectorHost:
+    """Hosts some of the collectors, on one thread: what runs inside an actor."""
 
     def __init__(self, config: RunConfig):
         torch.set_num_threads(1)
         self._config = config
         self._collectors: dict[int, Collector] = {}
 
+    def ready(self) -> str:
+        """Where it runs: process and node."""
+        return f"the actor of pid {os.getpid()} on {ray.util.get_node_ip_address()}"
+
     def collect(
-        self, collector_id: int, generation: int, weights: Weights, version: int, segment_steps: int
+        self,
+        collector_id: int,
+        generation: int,
+        saved: State | None,
+        weights: Weights,
+        version: int,
+        segment_steps: int,
     ) -> SegmentBlock:
-        """One block of one collector, which is made at its first call."""
-        collector = self._collector(collector_id, generation)
+        """One block of one collector, which is made at its first call and, where a state is given, goes on from it."""
+        collector = self._collector(collector_id, generation, saved)
         collector.load(weights, version)
         return collector.collect(segment_steps)
 
-    def _collector(self, collector_id: int, generation: int) -> Collector:
-        if collector_id not in self._collectors:
-            self._collectors[collector_id] = Collector(self._config, collector_id, generation)
-        return self._collectors[collector_id]
+    def state(self, collector_id: int, generation: int) -> State | None:
+        """One collector's state."""
+        return self._collector(collector_id, generation, None).state()
 
-    def states(self) -> dict[int, dict[str, Any] | None]:
-        """Collector id -> state."""
-        return {c: collector.state() for c, collector in self._collectors.items()}
+    def _collector(self, collector_id: int, generation: int, saved: State | None) -> Collector:
+        known = self._collectors.get(collector_id)
+        if known is None or known.generation != generation or saved is not None:
+            known = self._collectors[collector_id] = Collector(self._config, collector_id, generation)
+            if saved is not None:
+                known.restore(saved)
+        return known
 
-    def restore(self, collector_id: int, generation: int, state: dict[str, Any]) -> None:
-        """Let one collector go on from its state."""
-        self._collector(collector_id, generation).restore(state)
 
-    def forget(self) -> None:
-        """Drop all collectors."""
-        self._collectors.clear()
+RolloutActor = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(CollectorHost)
 
 
 class RaySource:
-    """A SegmentSource whose collectors live on K actors."""
+    """A SegmentSource whose collectors live on K actors, which are replaced when they fail."""
 
     def __init__(self, config: RunConfig, n_actors: int):
-        self._actors = [RolloutActor.remote(config) for _ in range(n_actors)]
-        self._generation = 0
+        rollout = config.rollout
+        steps = rollout.scatter_env_steps + rollout.burn_in_env_steps + config.batch.segment_steps
+        self._layout, self._generations = layout(config), Generations()
+        first = steps * rollout.columns_per_collector
+        self._crew = Crew(lambda: RolloutActor.remote(config), n_actors, self._generations, first)
+        self._begun = 0  # collectors that were ever asked for
+        self._saved: dict[int, State] = {}  # states that no actor has been given yet
         self._version = -1
         self._weights: Any = None
 
@@ -77,37 +92,33 @@ class RaySource:
         self._weights, self._version = ray.put(weights), version
 
     def collect(self, n_collectors: int, segment_steps: int) -> Collected:
-        waiting = {k: list(range(k, n_collectors, len(self._actors)))[::-1] for k in range(len(self._actors))}
-        calls = {}
-        for actor, queue in waiting.items():
-            for _ in range(min(IN_FLIGHT, len(queue))):
-                calls[self._call(queue.pop(), segment_steps)] = actor
-        blocks = []
-        while calls:
-            (done,), _ = ray.wait(list(calls), num_returns=1)
-            actor = calls.pop(done)
-            blocks.append(ray.get(done))
-            if waiting[actor]:
-                calls[self._call(waiting[actor].pop(), segment_steps)] = actor
-        return combine(blocks, n_collectors, self._version, segment_steps)
+        """See SegmentSource; raises `crew.ActorsFail` where actors are lost faster than they can be replaced."""
+        self._begun = max(self._begun, n_collectors)
 
-    def _call(self, collector_id: int, segment_steps: int) -> ray.ObjectRef:
-        actor = self._actors[collector_id % len(self._actors)]
-        return actor.collect.remote(collector_id, self._generation, self._weights, self._version, segment_steps)
+        def send(actor: Any, c: int) -> ray.ObjectRef:
+            where, what = (c, self._generations.of(c)), (self._weights, self._version, segment_steps)
+            return actor.collect.remote(*where, self._saved.pop(c, None), *what)
 
-    def state(self) -> list[dict[str, Any]] | None:
-        hosted = ray.get([actor.states.remote() for actor in self._actors])
-        states = {c: state for states in hosted for c, state in states.items()}
-        return None if any(s is None for s in states.values()) else [states[c] for c in sorted(states)]
+        def judge(block: Any, c: int) -> str | None:
+            return wrong(block, Asked(c, self._generations.of(c), self._version, segment_steps), self._layout)
 
-    def restore(self, states: list[dict[str, Any]] | None, generation: int) -> None:
-        self._generation = states[0]["generation"] if states else generation
-        ray.get([actor.forget.remote() for actor in self._actors])
-        calls = []
-        for c, state in enumerate(states or []):
-            calls.append(self._actors[c % len(self._actors)].restore.remote(c, self._generation, state))
-        ray.get(calls)
+        blocks = self._crew.gather(range(n_collectors), send, judge)
+        found = [*blocks, *(late for late in self._crew.late() if isinstance(late, SegmentBlock))]
+        return combine(found, n_collectors, self._version, segment_steps, self._crew.faults())
+
+    def state(self) -> list[State] | None:
+        """Of every collector that was ever asked for; None where the world cannot be saved."""
+        hosted = [c for c in range(self._begun) if c not in self._saved]
+        answers = self._crew.gather(
+            hosted, lambda actor, c: actor.state.remote(c, self._generations.of(c)), lambda state, c: None
+        )
+        states = dict(zip(hosted, answers, strict=True)) | self._saved
+        return None if any(s is None for s in states.values()) else [states[c] for c in range(self._begun)]
+
+    def restore(self, states: list[State] | None, generation: int) -> None:
+        """The actors are given the states with what is next asked of them."""
+        self._generations.restart(states, generation)
+        self._begun, self._saved = len(states or []), dict(enumerate(states or []))
 
     def close(self) -> None:
-        for actor in self._actors:
-            ray.kill(actor)
+        self._crew.close()

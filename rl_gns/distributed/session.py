@@ -10,6 +10,7 @@
   in /tmp where TMPDIR is long: unix socket paths end at 107 bytes (103 on macOS).
 - No dashboard in a private session, RAY_USAGE_STATS_ENABLED=0: a job server and reports that nobody asked for.
 - `log_to_driver=False`: actors writing over the driver's terminal. `reason(error)` is the line they wanted to say.
+  Ray prints the death of a worker all the same, on standard output (2.60): `_hushed` keeps that free for --json.
 - An object store of what is in flight, at least 80 MB: Ray's default of 30 % of the memory.
 - RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO=1: since Ray 2.56 an actor without a GPU still sees all of them.
 - On leaving, the environment is put back, and only a session that was started here is shut down.
@@ -70,6 +71,7 @@ def start(n_cpus: int, object_store_bytes: int, address: str | None = None) -> I
                 _knock(address)
             with _own_sigterm():
                 ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING, **options)
+            on_leaving.enter_context(_hushed())
             yield Session(ray.get_runtime_context().gcs_address, private)
         except Exception as error:
             if isinstance(error, ray.exceptions.RayError) or not ray.is_initialized():
@@ -94,6 +96,18 @@ def _own_sigterm() -> Iterator[None]:
             signal.signal(signal.SIGTERM, before)
 
 
+@contextlib.contextmanager
+def _hushed() -> Iterator[None]:
+    """Ray's messages about dead workers go to its logs alone: `crew` names them."""
+    from ray._private import worker
+
+    before, worker.print_to_stdstream = worker.print_to_stdstream, lambda *args, **kwargs: None
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = before
+
+
 def _knock(address: str) -> None:
     """Raise Unreachable at once where nothing answers: Ray itself would go on trying for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
@@ -114,8 +128,6 @@ def reason(error: BaseException) -> str:
     """What went wrong inside the task or actor, in one line: Ray wraps it in the worker's whole traceback."""
     if isinstance(cause := getattr(error, "cause", None), BaseException):
         return f"{type(cause).__name__}: {cause}"
-    if type(error).__name__ == "ActorDiedError" and "creation task" not in str(error):  # not its own __init__
-        return "a rollout actor died (often: out of memory); run the same command again to go on"
     return (str(error).strip() or repr(error)).splitlines()[-1]
 
 

@@ -41,11 +41,32 @@ def run_words(path: Path, result: dict[str, Any]) -> list[str]:
     ]
     if result["skipped_steps"]:
         lines.append(f"  {result['skipped_steps']} optimizer steps were skipped: their gradient was not finite.")
+    lines += fault_words(result)
     for part, scale in (result["noise"] or {}).items():
         lines.append(f"  Noise scale of the {PART_WORDS[part]} at the end: {scale_words(scale)}.")
     if result["noise"]:
         lines.append(f"  {advice(result['noise']['policy'], result['batch_size'])}")
     return lines
+
+
+def fault_words(result: dict[str, Any]) -> list[str]:
+    """The counts, and one line a fault; nothing where nothing failed."""
+    if not result["faults"]:
+        return []
+    lines = [
+        f"  Rollout actors that failed and were replaced: {result['replaced_actors']}; blocks refused: "
+        f"{result['refused_blocks']}; late blocks dropped: {result['late_blocks']}. No failed block entered an update."
+    ]
+    for fault in result["faults"]:
+        lines.append(f"    update {fault['update']}: {fault['reason']}{_reseeded(fault)}.")
+    return lines
+
+
+def _reseeded(fault: dict[str, Any]) -> str:
+    if fault["what"] == "not placed" or not fault["collectors"]:
+        return ""
+    pairs = zip(fault["collectors"], fault["generations"], strict=True)
+    return "; seeded anew: " + ", ".join(f"collector {c} (generation {g})" for c, g in pairs)
 
 
 def measurement_words(measured: dict[str, Any]) -> list[str]:

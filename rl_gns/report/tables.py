@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 
-from rl_gns.records import Decision, GoalCrossing, Measurement, NoiseScale, RunResult, UpdateRecord
+from rl_gns.records import Decision, Fault, GoalCrossing, Measurement, NoiseScale, RunResult, UpdateRecord
 
 FILES = {
     "metrics.jsonl: one line a rollout": UpdateRecord,
     "A decision of the controller": Decision,
     "A noise scale, wherever one stands": NoiseScale,
+    "A fault, wherever one stands": Fault,
     "result.json: a finished run": RunResult,
     "A goal in result.json": GoalCrossing,
     "measure.json: a frozen policy": Measurement,

@@ -13,8 +13,14 @@ import torch
 import envs
 from rl_gns.config import RunConfig
 from rl_gns.learn.model import Weights, one_thread
-from rl_gns.records import SegmentBlock
+from rl_gns.records import Fault, SegmentBlock
+from rl_gns.rollout.blocks import Asked, layout, wrong
 from rl_gns.rollout.collector import Collector
+from rl_gns.rollout.generations import Generations
+
+
+class BadBlock(RuntimeError):
+    """A collector of this process gave something else than the block that was asked for."""
 
 
 class ShortBatch(RuntimeError):
@@ -29,6 +35,18 @@ class Collected:
     """One a collector, in the order of their ids."""
     late_blocks: int
     """Late or duplicate blocks that were dropped."""
+    faults: tuple[Fault, ...] = ()
+    """What went wrong with actors since the last rollout; none of it is in the blocks."""
+
+    @property
+    def replaced_actors(self) -> int:
+        """Actors that a new one took the place of."""
+        return sum(f.what != "not placed" for f in self.faults)
+
+    @property
+    def refused_blocks(self) -> int:
+        """Blocks that were not what was asked for."""
+        return sum(f.what == "refused" for f in self.faults)
 
 
 class SegmentSource(Protocol):
@@ -50,7 +68,9 @@ class SegmentSource(Protocol):
         """Free what the source holds."""
 
 
-def combine(blocks: Sequence[SegmentBlock], n_collectors: int, version: int, segment_steps: int) -> Collected:
+def combine(
+    blocks: Sequence[SegmentBlock], n_collectors: int, version: int, segment_steps: int, faults: Sequence[Fault] = ()
+) -> Collected:
     """Order blocks by collector id; drop and count those of another policy version and those that came twice.
 
     Raises ShortBatch, naming the collectors, where one is missing or has another length.
@@ -62,7 +82,7 @@ def combine(blocks: Sequence[SegmentBlock], n_collectors: int, version: int, seg
     missing = [c for c in range(n_collectors) if c not in kept]
     if missing:
         raise ShortBatch(f"no block of policy version {version} from collectors {missing}: the batch would be short")
-    return Collected([kept[c] for c in range(n_collectors)], len(blocks) - n_collectors)
+    return Collected([kept[c] for c in range(n_collectors)], len(blocks) - n_collectors, tuple(faults))
 
 
 class LocalSource:
@@ -71,7 +91,7 @@ class LocalSource:
     def __init__(self, config: RunConfig):
         self._config = config
         self._collectors: list[Collector] = []
-        self._generation = 0
+        self._generations, self._layout = Generations(), layout(config)
         self._version = -1
         self._weights: Weights = {}
         # Emulators free the interpreter lock while they work; on tiny vector worlds a second thread only waits for it
@@ -85,23 +105,28 @@ class LocalSource:
     def collect(self, n_collectors: int, segment_steps: int) -> Collected:
         with one_thread():
             while len(self._collectors) < n_collectors:
-                self._collectors.append(Collector(self._config, len(self._collectors), self._generation))
+                c = len(self._collectors)
+                self._collectors.append(Collector(self._config, c, self._generations.of(c)))
             blocks = list(self._pool.map(lambda c: self._block(c, segment_steps), self._collectors[:n_collectors]))
         return combine(blocks, n_collectors, self._version, segment_steps)
 
     def _block(self, collector: Collector, segment_steps: int) -> SegmentBlock:
         collector.load(self._weights, self._version)
-        return collector.collect(segment_steps)
+        block = collector.collect(segment_steps)
+        asked = Asked(collector.collector_id, collector.generation, self._version, segment_steps)
+        if (reason := wrong(block, asked, self._layout)) is not None:
+            raise BadBlock(f"collector {collector.collector_id} returned {reason}")
+        return block
 
     def state(self) -> list[dict[str, Any]] | None:
         states = [collector.state() for collector in self._collectors]
         return None if any(s is None for s in states) else states
 
     def restore(self, states: list[dict[str, Any]] | None, generation: int) -> None:
-        self._generation = states[0]["generation"] if states else generation
+        self._generations.restart(states, generation)
         self._collectors = []
         for collector_id, state in enumerate(states or []):
-            collector = Collector(self._config, collector_id, self._generation)
+            collector = Collector(self._config, collector_id, state["generation"])
             collector.restore(state)
             self._collectors.append(collector)
 

@@ -16,7 +16,8 @@ from rl_gns.learn.batch import Batch
 from rl_gns.learn.learner import Learner
 from rl_gns.noise.moments import FrozenMoments, mean_cosine
 from rl_gns.noise.scale import frozen_scale
-from rl_gns.records import PARTS, Measurement, MomentsKey, NoiseScale
+from rl_gns.records import PARTS, Fault, Measurement, MomentsKey, NoiseScale
+from rl_gns.rollout.generations import MEASURED_ON
 from rl_gns.rollout.sources import SegmentSource
 from rl_gns.rundir import RunDir, write_json
 from rl_gns.study.build import checked, make_learner, source
@@ -61,10 +62,6 @@ def measure(
     return run.measurement(state, time.perf_counter() - start)
 
 
-MEASURED_ON = 256
-"""Generation of the columns that a measurement uses: never those that the policy was trained on."""
-
-
 def precise(scale: NoiseScale, precision: float) -> bool:
     """Resolved, and half the interval's width is at most `precision` times B_simple."""
     return scale.resolved and (scale.high - scale.low) / 2 <= precision * scale.b_simple
@@ -79,6 +76,7 @@ class _Freeze:
         self._cosines: list[float] = []
         self._ratio_error, self._burn_in, self._looks, self._off_policy = 0.0, 0, 0, False
         self._key: MomentsKey | None = None
+        self._faults: list[Fault] = []
         self._noise: dict[str, NoiseScale] = {}
 
     def collect(self, max_env_steps: int, precision: float, watch: Watch) -> None:
@@ -104,9 +102,10 @@ class _Freeze:
     def _rollout(self) -> Batch:
         sizes = self._config.batch
         collectors = sizes.columns // self._config.rollout.columns_per_collector
-        blocks = self._segments.collect(collectors, sizes.segment_steps).blocks
-        self._burn_in += sum(b.burn_in_env_steps for b in blocks)
-        return self._learner.prepare(blocks)
+        collected = self._segments.collect(collectors, sizes.segment_steps)
+        self._burn_in += sum(b.burn_in_env_steps for b in collected.blocks)
+        self._faults += collected.faults
+        return self._learner.prepare(collected.blocks)
 
     def _add(self, batch: Batch) -> None:
         gradients = self._learner.group_gradients(batch)
@@ -137,6 +136,7 @@ class _Freeze:
             max_ratio_error=self._ratio_error,
             looks=self._looks,
             burn_in_env_steps=self._burn_in,
+            faults=self._faults,
             seconds=seconds,
         )
 

@@ -9,6 +9,7 @@ from typing import Any
 from rl_gns.config import ConfigError, RunConfig, config_id
 from rl_gns.learn.learner import NonFiniteGradient
 from rl_gns.records import RunResult, UpdateRecord, to_json
+from rl_gns.rollout.generations import MEASURED_ON
 from rl_gns.rundir import RunDir, save_arrays
 from rl_gns.study.build import checked, make_learner, source
 from rl_gns.study.goals import crossings, evaluated
@@ -48,6 +49,10 @@ def _resume(run: RunDir, trainer: Trainer) -> None:
     lines = list(run.records())
     state = run.load_checkpoint(len(lines))
     if state is not None:
+        if state["source"] is None and state["counters"]["generation"] + 1 >= MEASURED_ON:
+            raise ConfigError(
+                f"--run-dir: {run.path} has had its columns seeded anew 255 times, and none are left; start a new one"
+            )
         trainer.restore(state)
     elif lines and lines[-1]["env_steps"] > 2 * trainer.config.checkpoint.every_env_steps:
         raise ConfigError(f"--run-dir: {run.path} has recorded {lines[-1]['env_steps']:,} env steps, but no checkpoint")
@@ -103,6 +108,8 @@ def _result(records: list[dict[str, Any]], config: RunConfig) -> RunResult:
         epochs=config.batch.epochs,
         minibatches=config.batch.minibatches,
         goals=crossings(records, config),
+        **{name: sum(r[name] for r in records) for name in ("late_blocks", "refused_blocks", "replaced_actors")},
+        faults=[{"update": r["update"], **fault} for r in records for fault in r["faults"]],
         seconds=sum(r["seconds"] for r in records),
         stopped=_stopped(records, config),
     )

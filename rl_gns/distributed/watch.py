@@ -1,0 +1,61 @@
+"""How long an actor may be silent before it is named, and before it is given up.
+
+    an ordinary block   max(30 s, 20 x the median of the last 64)
+    a collector's first 120 s + 1 s for every 20 env steps of scatter, burn-in and block; also while no median is known
+    a new actor         600 s, or 120 s where no CPU is free for it and other actors could do its work
+
+It is named at half of that, so an ordinary block within max(15 s, 10 medians). The floors are guesses on the side of
+patience: a needless replacement costs a burn-in, a late one only time. A block of Pong (8 columns x 128) takes 0.3 to
+1 s on a Zen 4 core, and a busy machine made one 6 times slower (measured on 2 cores); the slowest world here runs 50
+times faster than 20 env steps a second. What is counted is time that the driver spent waiting: one that was itself
+stopped (Ctrl-Z, a sleeping laptop) blames nobody.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections import deque
+
+LOOK_SECONDS = 1.0
+"""The driver wakes this often while it waits."""
+FLOOR_SECONDS = 30.0
+MEDIANS = 20.0
+FIRST_SECONDS = 120.0
+FIRST_ENV_STEPS_PER_SECOND = 20.0
+START_SECONDS = 600.0
+UNPLACED_SECONDS = 120.0
+
+
+class Clock:
+    """Seconds spent waiting; a gap between two looks counts as two looks at most."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+        self.seconds = 0.0
+
+    def look(self) -> float:
+        """Move on to now, and return the seconds."""
+        now = time.monotonic()
+        self.seconds += min(now - self._last, 2 * LOOK_SECONDS)
+        self._last = now
+        return self.seconds
+
+
+class Patience:
+    """Seconds that a block may take, from those that recent blocks took."""
+
+    def __init__(self, first_env_steps: int):
+        """`first_env_steps`: what a collector's first block takes, scatter and burn-in included, over its columns."""
+        self._first = first_env_steps / FIRST_ENV_STEPS_PER_SECOND
+        self._recent: deque[float] = deque(maxlen=64)
+
+    def took(self, seconds: float) -> None:
+        """An ordinary block took this long."""
+        self._recent.append(seconds)
+
+    def seconds(self, first: bool) -> float:
+        """The limit for a block: a collector's first one on its actor, or an ordinary one."""
+        if first or not self._recent:
+            return FIRST_SECONDS + self._first
+        return max(FLOOR_SECONDS, MEDIANS * statistics.median(self._recent))
