@@ -241,9 +241,17 @@ def test_a_run_whose_actors_die_loses_no_update_and_no_row(source, tmp_path):
 def test_more_actors_than_cpus_go_on_with_those_that_fit(monkeypatch):
     from rl_gns.distributed.rollout_actors import RaySource
 
-    monkeypatch.setattr(watch, "UNPLACED_SECONDS", 3.0)
+    monkeypatch.setattr(watch, "UNPLACED_SECONDS", 120.0)
     local, _ = finished(SETTINGS)
     source = RaySource(SETTINGS, 3)
+    places = list(source._crew._places)
+
+    def hurry():  # once two have started, however busy this machine is
+        while sum(place.ready is None for place in places) < 2:
+            time.sleep(0.05)
+        watch.UNPLACED_SECONDS = 2.0
+
+    threading.Thread(target=hurry, daemon=True).start()
     run = Trainer(SETTINGS, make_learner(SETTINGS), source)
     records = list(run.run())
     source.close()
