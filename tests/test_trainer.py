@@ -51,6 +51,19 @@ def test_interrupted_between_rollouts_and_restored_goes_on_alike_where_the_world
         assert rest[0].burn_in_env_steps > 0 and rest[0].update == 2
 
 
+def test_a_resumed_pong_starts_after_every_generation_that_was_used():
+    """One collector had moved on alone, as after a fault."""
+    settings = config(PONG)
+    first = trainer(settings)
+    first._source._generations.advance(2)
+    record = next(first.run())
+    assert record.generation == 1 and [c.generation for c in first._source._collectors] == [0, 0, 1, 0]
+    second = trainer(settings)
+    second.restore(first.state())
+    assert {r.generation for r in second.run()} == {2}
+    assert {c.generation for c in second._source._collectors} == {2}
+
+
 def test_dropping_the_random_state_is_felt():
     """Negative control of the exact resume."""
     settings = config(CARTPOLE)

@@ -51,7 +51,7 @@ def run_words(path: Path, result: dict[str, Any]) -> list[str]:
 
 def fault_words(result: dict[str, Any]) -> list[str]:
     """The counts, and one line a fault; nothing where nothing failed."""
-    if not result["faults"]:
+    if not result.get("faults"):  # a result written before faults were counted has no such field
         return []
     lines = [
         f"  Rollout actors that failed and were replaced: {result['replaced_actors']}; blocks refused: "
