@@ -78,6 +78,24 @@ class SweepOptions:
     """Print the fronts as one JSON object."""
 
 
+@dataclass(frozen=True)
+class BenchOptions:
+    """Measure how fast each part is alone, the loop end to end, the probe's cost, and bytes an env step.
+
+    Nothing is judged on a machine that others use. Exit code 1 where a judged bound fails.
+    """
+
+    run: Annotated[RunConfig, tyro.conf.arg(name="")] = field(default_factory=RunConfig)
+    config: str = "pong"
+    """A preset or TOML file; the bounds are for pong's sizes."""
+    alternations: int = 3
+    """Each measures everything once, in turn."""
+    profile: bool = False
+    """Show where the seconds of a rollout go, and nothing else."""
+    json: bool = False
+    """Print the result as one JSON object."""
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -220,6 +238,27 @@ def sweep(arguments: list[str]) -> int:
     return 0
 
 
+def bench(arguments: list[str]) -> int:
+    """Measure the parts and the whole."""
+    preset = load(find(value_of(arguments, "config") or BenchOptions.config))
+    options = parse(BenchOptions, BenchOptions(run=preset), arguments, "rl-gns bench")
+    if options.profile:
+        from rl_gns.study.bench_profile import markdown, profile
+
+        seconds = profile(options.run, rollouts=4)
+        print(json.dumps(seconds) if options.json else markdown(seconds))
+        return 0
+    from rl_gns.study.bench import bench as run_bench
+    from rl_gns.study.bench_table import show
+
+    result = run_bench(options.run, options.alternations, lambda words: print(words, file=sys.stderr, flush=True))
+    if options.json:
+        print(json.dumps(to_json(result)))
+    else:
+        show(result)
+    return int(any(v.verdict == "fail" for v in result.verdicts.values()))
+
+
 def report(arguments: list[str]) -> int:
     """Words and figures from run directories alone."""
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -271,11 +310,12 @@ VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "measure": (measure, "freeze a policy and collect until its noise scale resolves"),
     "sweep": (sweep, "a grid of batch sizes and seeds, and the knee of the front"),
     "status": (status, "how runs stand, from their directories alone"),
+    "bench": (bench, "how fast each part and the whole are, and what the probe costs"),
     "report": (report, "plain words and figures from run directories"),
 }
 
 AGAIN = dict.fromkeys(("train", "sweep"), "run the same command again to go on from the last checkpoint")
-AGAIN["measure"] = "nothing was kept: a measurement starts anew"
+AGAIN |= {"measure": "nothing was kept: a measurement starts anew", "bench": "nothing was kept"}
 
 STATUS_USAGE = """usage: rl-gns status DIR [DIR ...] [--watch] [--json]
 

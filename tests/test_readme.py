@@ -13,7 +13,12 @@ from rl_gns.report.tables import metrics_tables
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-OPTIONS = {"train": cli.TrainOptions(), "measure": cli.MeasureOptions(), "sweep": cli.SweepOptions()}
+OPTIONS = {
+    "train": cli.TrainOptions(),
+    "measure": cli.MeasureOptions(),
+    "sweep": cli.SweepOptions(),
+    "bench": cli.BenchOptions(),
+}
 
 
 def commands():
