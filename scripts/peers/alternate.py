@@ -118,6 +118,7 @@ def trial(python: Path, peer: str) -> list[tuple[str, int, float]]:
     """(columns, torch threads, env steps a second) of every way to run it, the fastest first."""
     tried, reasons = [], []
     for columns, threads in WAYS:
+        _say(f"  columns in {columns}, {threads} torch threads")
         try:
             done = run(_command(python, peer, columns, threads), TRIAL_ENV_STEPS, TRIAL_ENV_STEPS // 2)
             tried.append((columns, threads, done["env_steps"] / done["seconds"]))
