@@ -95,7 +95,8 @@ def test_the_share_of_others_by_hand():
 def spinning(seconds):
     """The id of a process that uses a core and is no child of this one: its parent has ended."""
     spin = f"import time; end = time.time() + {seconds}\nwhile time.time() < end: pass"
-    orphan = f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', {spin!r}]).pid)"
+    quiet = "stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL"  # or it would hold our pipe open
+    orphan = f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', {spin!r}], {quiet}).pid)"
     return int(subprocess.run([sys.executable, "-c", orphan], capture_output=True, text=True, check=True).stdout)
 
 
