@@ -14,16 +14,14 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import tyro
+from typing import TYPE_CHECKING, Any
 
 from rl_gns import __version__
 from rl_gns.config import ConfigError, RunConfig, config_id
 from rl_gns.config_file import find, load
 from rl_gns.flags import directories, parse, value_of
+from rl_gns.options import BenchOptions, MeasureOptions, SweepOptions, TrainOptions
 from rl_gns.records import to_json
 
 if TYPE_CHECKING:
@@ -32,68 +30,6 @@ if TYPE_CHECKING:
 
 class Terminated(BaseException):
     """SIGTERM, as an exception that lets files be closed."""
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """Train one run. The same command again goes on from the last checkpoint."""
-
-    run: Annotated[RunConfig, tyro.conf.arg(name="")] = field(default_factory=RunConfig)
-    config: str = ""
-    """A shipped preset (pong, pong_small, cartpole, ...) or a TOML file; flags come on top."""
-    run_dir: str = ""
-    """Where the run lies; by default named after its settings under $RL_GNS_RUNS or ./runs."""
-    tensorboard: bool = False
-    """Write RUN_DIR/tensorboard too, for `tensorboard --logdir runs`; needs the extra rl-gns[tensorboard]."""
-    json: bool = False
-    """Print the result as one JSON object, and nothing else on standard output."""
-
-
-@dataclass(frozen=True)
-class MeasureOptions:
-    """Freeze a policy and collect until its noise scale resolves: a run's newest checkpoint, or a fresh policy."""
-
-    run: Annotated[RunConfig, tyro.conf.arg(name="")] = field(default_factory=RunConfig)
-    config: str = ""
-    """A preset or TOML file for a fresh policy."""
-    run_dir: str = ""
-    """Measure this run's newest checkpoint with the run's own settings (only --actors is read beside it)."""
-    max_env_steps: int = 400_000
-    """Stop here if the interval has not resolved."""
-    precision: float = 0.0
-    """Go on until the interval is no wider than +- this fraction of B_simple; 0: until it resolves at all."""
-    json: bool = False
-    """Print the measurement as one JSON object."""
-
-
-@dataclass(frozen=True)
-class SweepOptions:
-    """Run a grid of batch sizes and seeds, and fit the knee of the front. The same command again resumes."""
-
-    config: str = ""
-    """A sweep preset (sweeps/cartpole_first) or a TOML file with a [sweep] table."""
-    run_dir: str = ""
-    """Where the cells lie; by default named after the file under $RL_GNS_RUNS or ./runs."""
-    json: bool = False
-    """Print the fronts as one JSON object."""
-
-
-@dataclass(frozen=True)
-class BenchOptions:
-    """Measure how fast each part is alone, the loop end to end, the probe's cost, and bytes an env step.
-
-    Nothing is judged on a machine that others use. Exit code 1 where a judged bound fails.
-    """
-
-    run: Annotated[RunConfig, tyro.conf.arg(name="")] = field(default_factory=RunConfig)
-    config: str = "pong"
-    """A preset or TOML file; the bounds are for pong's sizes."""
-    alternations: int = 3
-    """Each measures everything once, in turn."""
-    profile: bool = False
-    """Show where the seconds of a rollout go, and nothing else."""
-    json: bool = False
-    """Print the result as one JSON object."""
 
 
 def main(arguments: list[str] | None = None) -> int:

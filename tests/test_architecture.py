@@ -13,7 +13,7 @@ MAX_LINES = 300
 
 # Room -> modules and packages. A module that is in no room is an error: a new room is a decision.
 ROOMS = {
-    "cli": ["rl_gns.cli", "rl_gns.__main__", "rl_gns.flags"],
+    "cli": ["rl_gns.cli", "rl_gns.__main__", "rl_gns.flags", "rl_gns.options"],
     "root": ["rl_gns"],
     "study": ["rl_gns.study"],
     "distributed": ["rl_gns.distributed"],
@@ -22,7 +22,14 @@ ROOMS = {
     "learn": ["rl_gns.learn"],
     "report": ["rl_gns.report"],
     "noise": ["rl_gns.noise"],
-    "base": ["rl_gns.records", "rl_gns.config", "rl_gns.config_rules", "rl_gns.config_file", "rl_gns.rundir"],
+    "base": [
+        "rl_gns.records",
+        "rl_gns.segments",
+        "rl_gns.config",
+        "rl_gns.config_rules",
+        "rl_gns.config_file",
+        "rl_gns.rundir",
+    ],
     "envs": ["envs"],
     "envs.options": ["envs.options"],
 }
@@ -32,10 +39,10 @@ INSIDE = {
     "cli": ["root", "study", "distributed", "trainer", "rollout", "learn", "report", "noise", "base", "envs"],
     "root": [],
     "study": ["root", "distributed", "trainer", "rollout", "learn", "noise", "base", "envs"],
-    "distributed": ["rollout", "trainer", "learn", "rl_gns.records", "rl_gns.config"],
+    "distributed": ["rollout", "trainer", "learn", "rl_gns.segments", "rl_gns.records", "rl_gns.config"],
     "trainer": ["learn", "noise", "rl_gns.records", "rl_gns.config"],
-    "rollout": ["rl_gns.learn.model", "rl_gns.records", "rl_gns.config", "envs"],
-    "learn": ["noise", "rl_gns.records", "rl_gns.config"],
+    "rollout": ["rl_gns.learn.model", "rl_gns.segments", "rl_gns.records", "rl_gns.config", "envs"],
+    "learn": ["noise", "rl_gns.segments", "rl_gns.records", "rl_gns.config"],
     "report": ["noise", "base"],
     "noise": ["rl_gns.records", "rl_gns.config"],
     "base": ["envs.options"],

@@ -51,7 +51,7 @@ def test_columns_that_wake_up_burn_in_first():
 
 
 def test_four_times_the_columns_leave_b_simple_where_it_was():
-    """One frozen CartPole policy on 16 and on 64 columns (T = 16): the 95 % intervals overlap (2.8 standard errors of the
+    """One frozen CartPole policy on 16 and on 64 columns (T = 16): 95 % intervals overlap (2.8 standard errors of the
     difference: false-alarm rate below 1 %) and are no wider than a factor of 2, so that a factor of 4 would be seen."""
     settings = config(CARTPOLE, {"noise": {"groups": 16}, "rollout": {"burn_in_env_steps": 100}})
     learner, source = make_learner(settings), LocalSource(settings)

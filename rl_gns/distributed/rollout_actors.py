@@ -22,11 +22,11 @@ import torch
 from rl_gns.config import RunConfig
 from rl_gns.distributed.crew import Crew
 from rl_gns.learn.model import Weights
-from rl_gns.records import SegmentBlock
 from rl_gns.rollout.blocks import Asked, layout, wrong
 from rl_gns.rollout.collector import Collector
 from rl_gns.rollout.generations import Generations
 from rl_gns.rollout.sources import Collected, combine
+from rl_gns.segments import SegmentBlock
 
 State = dict[str, Any]
 

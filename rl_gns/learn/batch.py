@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from rl_gns.learn.returns import gae
-from rl_gns.records import SegmentBlock
+from rl_gns.segments import SegmentBlock
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from rl_gns.learn.gradients import GroupGradients, grams, group_gradients, micro
 from rl_gns.learn.model import Weights, autocast, get_weights, make_network, resolve_precision
 from rl_gns.learn.ppo import LossSums, loss_sums, rest
 from rl_gns.learn.returns import EwmaStatistics
-from rl_gns.records import GroupMoments, MomentsKey, SegmentBlock
+from rl_gns.records import GroupMoments, MomentsKey
+from rl_gns.segments import SegmentBlock
 
 
 class NonFiniteGradient(RuntimeError):

@@ -9,7 +9,7 @@ import numpy as np
 
 import envs
 from rl_gns.config import RunConfig
-from rl_gns.records import SegmentBlock
+from rl_gns.segments import SegmentBlock
 
 ROWS = {
     "action": np.int64,

@@ -13,8 +13,8 @@ import numpy as np
 import envs
 from rl_gns.config import RunConfig
 from rl_gns.learn.model import Weights
-from rl_gns.records import SegmentBlock
 from rl_gns.rollout.policy import ActingPolicy
+from rl_gns.segments import SegmentBlock
 
 COLUMNS_PER_GENERATION = 1 << 22
 """Seeds of one generation lie this far from the next one's: 512 generations of 4 M columns in 31 bits."""

@@ -13,10 +13,11 @@ import torch
 import envs
 from rl_gns.config import RunConfig
 from rl_gns.learn.model import Weights, one_thread
-from rl_gns.records import Fault, SegmentBlock
+from rl_gns.records import Fault
 from rl_gns.rollout.blocks import Asked, layout, wrong
 from rl_gns.rollout.collector import Collector
 from rl_gns.rollout.generations import Generations
+from rl_gns.segments import SegmentBlock
 
 
 class BadBlock(RuntimeError):

@@ -14,9 +14,9 @@ import torch
 import envs
 from rl_gns.config import RunConfig
 from rl_gns.learn.learner import Learner
-from rl_gns.records import SegmentBlock
+from rl_gns.learn.model import one_thread
 from rl_gns.rollout.collector import Collector
-from rl_gns.rollout.sources import one_thread
+from rl_gns.segments import SegmentBlock
 from rl_gns.study.build import make_learner
 
 
@@ -63,10 +63,10 @@ class Components:
         """Rows a second of the collectors' own forward pass: T of a block and one for its last value."""
         return self._rate(self._infer, rollouts)
 
-    @torch.inference_mode()
     def _infer(self, collector: Collector) -> int:
+        """The very call that collecting makes: precision, layout and checks included."""
         for _ in range(self._steps + 1):
-            collector._infer()  # the very call that collecting makes: precision, layout and checks included
+            collector._policy.infer(collector._observation)
         return self._steps * collector.world.n_columns
 
     def _rate(self, work: Any, rollouts: int) -> float:

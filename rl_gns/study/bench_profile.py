@@ -22,6 +22,7 @@ from rl_gns.learn.batch import Batch
 from rl_gns.learn.learner import Learner
 from rl_gns.rollout import collector as collector_module
 from rl_gns.rollout.collector import Collector
+from rl_gns.rollout.policy import ActingPolicy
 from rl_gns.rollout.sources import SegmentSource
 from rl_gns.study.bench import Loop
 from rl_gns.study.build import checked, make_learner, source
@@ -93,7 +94,7 @@ def _calls(config: RunConfig, learner: Learner, segments: SegmentSource) -> list
     world.close()
     return [
         (kind, "step", "emulation"),
-        (Collector, "_infer", "inference"),
+        (ActingPolicy, "infer", "inference"),
         (Collector, "load", "loading weights"),
         (collector_module, "sample", "sampling"),
         (Collector, "collect", "blocks and bookkeeping"),
