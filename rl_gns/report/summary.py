@@ -8,6 +8,8 @@ from typing import Any
 
 from rl_gns.rundir import RunDir, read_json
 
+MOVES_SHOWN = 12
+
 PART_WORDS = {"policy": "policy gradient", "rest": "value and entropy", "total": "whole loss"}
 
 
@@ -39,6 +41,7 @@ def run_words(path: Path, result: dict[str, Any]) -> list[str]:
         f"  {result['env_steps']:,} env steps, {result['optimizer_steps']:,} optimizer steps of "
         f"{result['batch_size']:,} env steps each, {result['seconds']:,.0f} s; {score}.",
     ]
+    lines += _moves(path)
     if result["skipped_steps"]:
         lines.append(f"  {result['skipped_steps']} optimizer steps were skipped: their gradient was not finite.")
     lines += fault_words(result)
@@ -67,6 +70,21 @@ def _reseeded(fault: dict[str, Any]) -> str:
         return ""
     pairs = zip(fault["collectors"], fault["generations"], strict=True)
     return "; seeded anew: " + ", ".join(f"collector {c} (generation {g})" for c, g in pairs)
+
+
+def _moves(path: Path) -> list[str]:
+    """How the controller changed the batch size, where it did."""
+    moved = [r for r in RunDir(path).records() if r["decision"]["moved"]]
+    lines = []
+    for record in moved[-MOVES_SHOWN:]:
+        seen = record["decision"]
+        interval = f"{round3(seen['saw_low'])} to {round3(seen['saw_high'])}"
+        lines.append(
+            f"  From env step {record['env_steps'] - record['used_env_steps']:,} on: B = {seen['got_batch_size']:,}, "
+            f"on B_simple = {round3(seen['saw_b_simple'])} ({interval})."
+        )
+    left_out = len(moved) - len(lines)
+    return [f"  The batch size changed {len(moved)} times; the last {len(lines)}:", *lines] if left_out else lines
 
 
 def measurement_words(measured: dict[str, Any]) -> list[str]:
