@@ -31,20 +31,20 @@ def run_figure(path: Path) -> Path:
     records = list(RunDir(path).records())
     if not records:
         raise ConfigError(f"{path}: no run here, or none that has recorded anything yet")
-    env_steps = _series(records, "env_steps")
+    env_steps = series(records, "env_steps")
     panels, (top, middle, bottom) = plt.subplots(3, 1, sharex=True, figsize=(8, 8), height_ratios=[2, 3, 1])
-    top.plot(env_steps, _series(records, "return_mean"), color=BLUE)
+    top.plot(env_steps, series(records, "return_mean"), color=BLUE)
     top.set_ylabel("return (score)")
     top.set_title(f"{path.name}: training return")
     _noise_panel(middle, env_steps, records, path)
-    bottom.step(env_steps, _series(records, "batch_size"), where="post", color=GREEN)
+    bottom.step(env_steps, series(records, "batch_size"), where="post", color=GREEN)
     bottom.set(ylabel="batch size B\n(env steps)", xlabel="env steps", yscale="log")
-    return _save(panels, path / "figure.png")
+    return save(panels, path / "figure.png")
 
 
 def _noise_panel(axes: plt.Axes, env_steps: np.ndarray, records: list[dict[str, Any]], path: Path) -> None:
     scales = [(r["noise"] or {}).get("policy") or {} for r in records]
-    b_simple, low, high = (_series(scales, name) for name in ("b_simple", "low", "high"))
+    b_simple, low, high = (series(scales, name) for name in ("b_simple", "low", "high"))
     resolved = np.array([bool(s.get("resolved")) for s in scales])
     axes.set_yscale("log")
     known = np.concatenate([b_simple, low[low > 0], high[resolved]])
@@ -95,7 +95,7 @@ def front_figure(path: Path) -> Path:
     axes.set(xscale="log", yscale="log", xlabel="optimizer steps S", ylabel="env steps E")
     axes.set_title(f"{saved['config']['env']}: steps versus examples (each point a run, line: fit)")
     axes.legend(fontsize=8)
-    return _save(panel, path / "front.png")
+    return save(panel, path / "front.png")
 
 
 def _draw_fit(axes: plt.Axes, front: dict[str, Any], color: str) -> None:
@@ -118,11 +118,13 @@ def _draw_fit(axes: plt.Axes, front: dict[str, Any], color: str) -> None:
         axes.plot(*at(np.array([predicted["b_crit"]])), "D", ms=7, mfc="none", color=color, label=words)
 
 
-def _series(rows: list[dict[str, Any]], name: str) -> np.ndarray:
+def series(rows: list[dict[str, Any]], name: str) -> np.ndarray:
+    """That field of every row; NaN where it is missing."""
     return np.array([np.nan if r.get(name) is None else r[name] for r in rows], dtype=float)
 
 
-def _save(panels: plt.Figure, path: Path) -> Path:
+def save(panels: plt.Figure, path: Path) -> Path:
+    """Write the figure and let go of it; returns its path."""
     panels.tight_layout()
     panels.savefig(path, dpi=120)
     plt.close(panels)

@@ -74,7 +74,7 @@ def _reseeded(fault: dict[str, Any]) -> str:
 
 def _moves(path: Path) -> list[str]:
     """How the controller changed the batch size, where it did."""
-    moved = [r for r in RunDir(path).records() if r["decision"]["moved"]]
+    moved = [r for r in RunDir(path).records() if (r.get("decision") or {}).get("moved")]
     lines = []
     for record in moved[-MOVES_SHOWN:]:
         seen = record["decision"]
