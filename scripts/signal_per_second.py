@@ -34,7 +34,7 @@ from rl_gns.study.build import checked, make_learner, source
 
 SHARES = (0.01, 0.05, 0.2)
 RESOLVED_OVER = 200_000
-CADENCES = (1, 2, 4, 8, 16)
+CADENCES = (1, 2, 5, 10, 20)
 
 
 def seconds_of(work: Any) -> tuple[Any, float]:

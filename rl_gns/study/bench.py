@@ -111,7 +111,7 @@ def bench(config: RunConfig, alternations: int, watch: Callable[[str], None] = l
     if alternations < 1:
         raise ConfigError(f"--alternations: {alternations} is too small; the least is 1, and 3 make a median")
     if config.noise.every < 1:
-        raise ConfigError("--noise.every: 0 has no probe to measure; the default is 8")
+        raise ConfigError("--noise.every: 0 has no probe to measure; the default is 10")
     with contextlib.closing(Components(config)) as parts, source(config) as segments:
         loop = Loop(config, make_learner(config), segments)
         _warm_up(parts, loop, config.noise.every)
@@ -134,6 +134,15 @@ class Loop:
         records = [next(self._records[probe]) for _ in range(rollouts)]
         return records, time.perf_counter() - start
 
+    def side_by_side(self, rollouts: int) -> dict[bool, tuple[list[UpdateRecord], float]]:
+        """probe on or off -> `piece`, rollout by rollout in turn: a drift of the machine within seconds hits both."""
+        found: dict[bool, tuple[list[UpdateRecord], float]] = {False: ([], 0.0), True: ([], 0.0)}
+        for _ in range(rollouts):
+            for probe, (records, seconds) in found.items():
+                more, took = self.piece(1, probe)
+                found[probe] = (records + more, seconds + took)
+        return found
+
 
 def _records(config: RunConfig, learner: Learner, segments: SegmentSource, probe: bool) -> Iterator[UpdateRecord]:
     noise = dataclasses.replace(config.noise, every=config.noise.every if probe else 0)
@@ -152,8 +161,8 @@ def _alternation(parts: Components, loop: Loop, rollouts: int) -> Alternation:
     at_rest = share_at_rest()
     before = load()
     rates = [part(rollouts) for part in (parts.emulation, parts.inference, parts.learner_epochs)]
-    plain, plain_seconds = loop.piece(rollouts, probe=False)
-    probed, probed_seconds = loop.piece(rollouts, probe=True)
+    both = loop.side_by_side(rollouts)
+    (plain, plain_seconds), (probed, probed_seconds) = both[False], both[True]
     return Alternation(
         *rates,
         end_to_end=_env_steps(plain) / plain_seconds,
