@@ -101,17 +101,19 @@ def spinning(seconds):
 
 
 def test_our_own_children_are_not_others():
-    """A child that spins for a second: busy time that is ours while it lives and after it was waited for."""
-    before = machine_load()
+    """A child that spins: busy time that is ours while it lives and, up to two clock ticks of rounding, after it was
+    waited for. On a busy machine it takes a while to get its 0.3 s."""
+    before = alive = machine_load()
     child = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:
-        time.sleep(1.0)
-        alive = machine_load()
+        while alive.our_seconds - before.our_seconds < 0.3 and alive.wall_seconds - before.wall_seconds < 60:
+            time.sleep(0.5)
+            alive = machine_load()
     finally:
         child.kill()
         child.wait()
-    assert alive.our_seconds - before.our_seconds > 0.2
-    assert machine_load().our_seconds >= alive.our_seconds
+    assert alive.our_seconds - before.our_seconds >= 0.3
+    assert machine_load().our_seconds >= alive.our_seconds - 0.02
 
 
 @pytest.mark.slow
