@@ -18,6 +18,7 @@ from rl_gns.config_file import find, load
 from rl_gns.learn.batch import Batch
 from rl_gns.records import to_json
 from rl_gns.rollout.collector import Collector
+from rl_gns.rollout.policy import ActingPolicy
 from rl_gns.study.bench import BenchResult, Spread, bench, component_limit, judged, not_standard
 from rl_gns.study.bench_components import Components, serialised_bytes
 from rl_gns.study.bench_profile import ON_COLLECTORS, Timers, profile
@@ -183,9 +184,9 @@ def test_timers_count_the_inner_call_once():
 
 
 def test_a_profile_adds_up_and_leaves_nothing_behind():
-    before = Collector._infer, Collector.collect, torch.Tensor.backward, vars(Batch)["from_blocks"]
+    before = ActingPolicy.infer, Collector.collect, torch.Tensor.backward, vars(Batch)["from_blocks"]
     seconds = profile(config(PONG), rollouts=1)
-    assert (Collector._infer, Collector.collect, torch.Tensor.backward, vars(Batch)["from_blocks"]) == before
+    assert (ActingPolicy.infer, Collector.collect, torch.Tensor.backward, vars(Batch)["from_blocks"]) == before
     assert sum(seconds.values()) == pytest.approx(2 * seconds["in all"])
     learner = {"gae", "copying and stacking", "forward", "backward", "optimizer", "publishing weights"}
     assert all(seconds[label] > 0 for label in {*ON_COLLECTORS, *learner, "in all"})
