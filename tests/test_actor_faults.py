@@ -182,7 +182,8 @@ def test_poisoned_blocks_are_refused_and_their_actor_replaced(monkeypatch, tmp_p
         assert not order.exists(), "the poison was given"
         (fault,) = found.faults
         assert (fault.what, fault.generations, words in fault.reason) == ("refused", [generation] * 2, True)
-        assert (found.refused_blocks, found.replaced_actors, found.late_blocks) == (1, 1, 0)
+        assert (found.refused_blocks, found.replaced_actors) == (1, 1)
+        assert found.late_blocks <= 1, "the other block of the killed actor may have been on its way"
         assert before[0] == after[0] and before[1] != after[1] and gone(before[1])
         assert same(found.blocks[1], expected(1, generation, 16))
         assert same(found.blocks[0], expected(0, 0, 16, generation + 1))
