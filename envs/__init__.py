@@ -1,6 +1,6 @@
-"""The worlds: Atari games, CartPole and two bandits behind one interface. They know nothing of learning.
+"""The worlds: Atari games, CartPole, and bandits and a chain with a known answer, behind one interface.
 
-Importing this loads neither gymnasium nor ale_py; making a world does.
+They know nothing of learning. Importing this loads neither gymnasium nor ale_py; making a world does.
 """
 
 from __future__ import annotations
@@ -39,6 +39,10 @@ def make_vec(name: str, n_columns: int, options: AtariOptions, seeds: Sequence[i
         from envs.classic import CartPoleWorld
 
         return CartPoleWorld(n_columns, seeds)
-    from envs.bandits import ENDS_BY_ARM, NEVER_ENDS, BanditWorld
+    if name == "Chain":
+        from envs.chain import ChainWorld
 
-    return BanditWorld(n_columns, seeds, ENDS_BY_ARM if name == "EpisodicBandit" else NEVER_ENDS)
+        return ChainWorld(n_columns, seeds)
+    from envs.bandits import ARMS, BanditWorld
+
+    return BanditWorld(n_columns, seeds, ARMS[name])

@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from envs import world
+from envs.streams import NoiseStreams
 
-REWARD_MEAN = (1.0, 0.5)
-"""Mean reward of each arm."""
-REWARD_STD = (1.0, 1.0)
-"""Standard deviation of each arm's normal reward."""
-NEVER_ENDS = (0.0, 0.0)
-"""Probability that the pull of each arm ends the episode: "Bandit"."""
-ENDS_BY_ARM = (0.5, 0.05)
-"""The same for "EpisodicBandit": which rows are masked depends on what the policy did."""
-BLOCK_ENV_STEPS = 1024
-"""Env steps of noise that are drawn at a time."""
+
+@dataclass(frozen=True)
+class Arms:
+    """What the two arms pay: at env step t, mean[arm] + gain[arm] x, with x the normal draw of block t // echo."""
+
+    mean: tuple[float, float]
+    """Mean reward of each arm."""
+    gain: tuple[float, float]
+    """Signed standard deviation of each arm's reward: opposite signs make one arm lose what the other gains."""
+    end_probability: tuple[float, float] = (0.0, 0.0)
+    """Probability that the pull of each arm ends the episode."""
+    echo: int = 1
+    """Env steps for which one draw x holds."""
+
+
+ARMS = {
+    "Bandit": Arms((1.0, 0.5), (1.0, 1.0)),
+    "EpisodicBandit": Arms((1.0, 0.5), (1.0, 1.0), end_probability=(0.5, 0.05)),
+    "EchoedBandit": Arms((0.5, -0.5), (1.0, -1.0), echo=16),
+}
+"""By world. EpisodicBandit: which rows are masked depends on what the policy did. EchoedBandit: the negative control,
+whose noise scale is `echo` times what its transitions, taken as independent, would show."""
 
 
 class BanditWorld:
@@ -27,9 +41,9 @@ class BanditWorld:
     Column n's noise at env step t is a function of (seed n, t) alone: no column can shift another's stream.
     """
 
-    def __init__(self, n_columns: int, seeds: Sequence[int], end_probability: tuple[float, float]) -> None:
-        self._seeds = world.checked_seeds(seeds, n_columns)
-        self._end_probability = np.array(end_probability)
+    def __init__(self, n_columns: int, seeds: Sequence[int], arms: Arms) -> None:
+        self._noise = NoiseStreams(world.checked_seeds(seeds, n_columns))
+        self._arms = arms
         self.n_columns = n_columns
         self.n_actions = 2
         self.frame_shape = (1,)
@@ -39,7 +53,7 @@ class BanditWorld:
 
     def reset(self) -> np.ndarray:
         """Env step 0 of every stream; see `World`."""
-        self._move_to(0)
+        self._step = 0
         self._ended = np.zeros(self.n_columns, dtype=bool)
         self.episode_start = np.ones(self.n_columns, dtype=bool)
         return self._observation()
@@ -47,10 +61,11 @@ class BanditWorld:
     def step(self, action: np.ndarray) -> world.Transition:
         """One pull in every column; see `World`."""
         arm = world.checked_actions(action, self.n_columns, self.n_actions)
-        normal, uniform = self._next_noise()
+        normal, uniform = self._noise.at(self._step // self._arms.echo)
+        self._step += 1
         started = self._ended
-        raw_reward = np.where(started, 0.0, np.take(REWARD_MEAN, arm) + np.take(REWARD_STD, arm) * normal)
-        self._ended = ~started & (uniform < self._end_probability[arm])
+        raw_reward = np.where(started, 0.0, np.take(self._arms.mean, arm) + np.take(self._arms.gain, arm) * normal)
+        self._ended = ~started & (uniform < np.take(self._arms.end_probability, arm))
         self.episode_start = started.copy()
         reward, never = raw_reward.astype(np.float32), np.zeros(self.n_columns, dtype=bool)
         return world.Transition(
@@ -67,7 +82,7 @@ class BanditWorld:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to a saved state; see `World`."""
-        self._move_to(int(state["step"]))
+        self._step = int(state["step"])
         self._ended = np.array(state["ended"], dtype=bool)
         self.episode_start = np.array(state["episode_start"], dtype=bool)
 
@@ -82,47 +97,33 @@ class BanditWorld:
     def _observation(self) -> np.ndarray:
         return np.ones((self.n_columns, 1), dtype=np.float32)
 
-    def _move_to(self, step: int) -> None:
-        self._step = step
-        self._normals, self._uniforms = _noise_block(self._seeds, step // BLOCK_ENV_STEPS)
 
-    def _next_noise(self) -> tuple[np.ndarray, np.ndarray]:
-        row = self._step % BLOCK_ENV_STEPS
-        normal, uniform = self._normals[row], self._uniforms[row]
-        self._step += 1
-        if self._step % BLOCK_ENV_STEPS == 0:
-            self._move_to(self._step)
-        return normal, uniform
+def true_noise_scale(policy_logits: np.ndarray, value: float, arms: Arms = ARMS["Bandit"]) -> tuple[float, float]:
+    """(signal_sq, noise_trace) of a bandit for a softmax policy whose two logits are its parameters.
 
+    With psi_a = e_a - pi and the advantage A = reward - value (gamma = 0), one valid env step's gradient is
+    y = (mean_a + gain_a x - value) psi_a, where x ~ N(0, 1), so that
 
-def _noise_block(seeds: np.ndarray, block: int) -> tuple[np.ndarray, np.ndarray]:
-    """Standard normals and uniforms, each [BLOCK_ENV_STEPS, N] float64, of block number `block` of every column."""
-    normals, uniforms = np.empty((2, BLOCK_ENV_STEPS, len(seeds)))
-    for column, seed in enumerate(seeds.tolist()):
-        rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(block,))))
-        normals[:, column] = rng.standard_normal(BLOCK_ENV_STEPS)
-        uniforms[:, column] = rng.random(BLOCK_ENV_STEPS)
-    return normals, uniforms
+        G             = E[y]        = sum_a pi_a (mean_a - value) psi_a,               signal_sq = |G|^2
+        K             = dE[y|x]/dx  = sum_a pi_a gain_a psi_a
+        tr Cov(y)     = sum_a pi_a (gain_a^2 + (mean_a - value)^2) |psi_a|^2 - |G|^2
+        tr Cov(y, y') = |K|^2       for two env steps that share x (their actions are independent), else 0
+        noise_trace   = tr Cov(y) + (echo - 1) |K|^2                                   per valid env step.
 
+    Exact for segments of whole echo blocks: T a multiple of `echo`, and as many env steps before the first segment
+    (scatter 0, burn-in a multiple). The ends of EpisodicBandit change nothing: they say nothing of the next reward.
 
-def true_noise_scale(policy_logits: np.ndarray, value: float) -> tuple[float, float]:
-    """(signal_sq, noise_trace) of both bandits for a softmax policy whose two logits are its parameters.
-
-    With advantage A = reward - value, the gradient of one valid env step is A (e_a - pi), so that
-
-        G            = E[A (e_a - pi)]                        = sum_a pi_a (mean_a - value) (e_a - pi)
-        signal_sq    = |G|^2
-        noise_trace  = E[A^2 |e_a - pi|^2] - |G|^2,    E[A^2 | a] = std_a^2 + (mean_a - value)^2
-
-    per valid env step. Valid env steps are independent and alike in both bandits (an episode's end says nothing of
-    the next reward), so one formula serves both. The mean gradient's B_simple is noise_trace / signal_sq env steps.
+    With gain = (s, -s), mean = (m, -m), equal logits and value 0 (a fresh `linear` network), psi_1 = -psi_0, so every
+    row of a block has the gradient (m + s x) psi_0 whatever arm was pulled: one transition echoed. Then tr Cov(y) =
+    |K|^2 and noise_trace is exactly `echo` times tr Cov(y), which is that of the same arms with echo = 1. Transitions
+    shuffled over R rows before they are grouped show tr Cov(y) (R - echo) / (R - 1) instead.
     """
     logits = np.asarray(policy_logits, dtype=np.float64)
     policy = np.exp(logits - logits.max())
     policy /= policy.sum()
-    advantage = np.array(REWARD_MEAN) - value
-    advantage_sq = np.square(REWARD_STD) + np.square(advantage)
+    advantage, gain = np.array(arms.mean) - value, np.array(arms.gain)
     score = np.eye(2) - policy
-    gradient = (policy * advantage) @ score
+    gradient, echoed = (policy * advantage) @ score, (policy * gain) @ score
     signal_sq = float(gradient @ gradient)
-    return signal_sq, float((policy * advantage_sq) @ np.square(score).sum(axis=1)) - signal_sq
+    row_trace = float((policy * (gain**2 + advantage**2)) @ np.square(score).sum(axis=1)) - signal_sq
+    return signal_sq, row_trace + (arms.echo - 1) * float(echoed @ echoed)

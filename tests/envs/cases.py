@@ -36,6 +36,8 @@ CASES = {
     "cartpole": Case("CartPole"),
     "bandit": Case("Bandit"),
     "episodic-bandit": Case("EpisodicBandit"),
+    "echoed-bandit": Case("EchoedBandit"),
+    "chain": Case("Chain"),
 }
 ATARI = [key for key, case in CASES.items() if envs.spec(case.name).kind == "pixels"]
 every_case = pytest.mark.parametrize("key", CASES)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import envs
-from envs.bandits import ENDS_BY_ARM, REWARD_MEAN, true_noise_scale
+from envs.bandits import ARMS, true_noise_scale
 
 LOGITS = np.array([0.3, -0.4])
 VALUE = 0.6
@@ -59,7 +59,7 @@ def test_unmasked_autoreset_rows_would_be_caught():
 
 def test_which_rows_are_masked_depends_on_the_policy():
     arm, _, valid = (field.reshape(N_STEPS, N_COLUMNS) for field in rows("EpisodicBandit"))
-    for which, probability in enumerate(ENDS_BY_ARM):
+    for which, probability in enumerate(ARMS["EpisodicBandit"].end_probability):
         pulled = (arm == which)[:-1] & valid[:-1]
         ended = ~valid[1:][pulled]
         assert abs(ended.mean() - probability) < 4 * np.sqrt(probability * (1 - probability) / pulled.sum())
@@ -68,7 +68,7 @@ def test_which_rows_are_masked_depends_on_the_policy():
 @pytest.mark.parametrize("value", [-1.0, 0.0, VALUE])
 def test_the_signal_is_the_gradient_of_the_expected_reward_whatever_the_baseline(value):
     def expected_reward(logits):
-        return np.exp(logits) @ np.array(REWARD_MEAN) / np.exp(logits).sum()
+        return np.exp(logits) @ np.array(ARMS["Bandit"].mean) / np.exp(logits).sum()
 
     gradient = [(expected_reward(LOGITS + h) - expected_reward(LOGITS - h)) / 2e-5 for h in np.eye(2) * 1e-5]
     signal_sq, noise_trace = true_noise_scale(LOGITS, value)

@@ -19,6 +19,7 @@ WORLDS = {
     "cartpole": CARTPOLE,
     "bandit": BANDIT,
     "episodic": {**BANDIT, "env": "EpisodicBandit"},
+    "chain": {**BANDIT, "env": "Chain"},
     "pong": PONG,
     "lives": LIVES,
 }
