@@ -51,6 +51,13 @@ BANDIT = {
     },
     "noise": {"every": 1, "groups": 16},
 }
+CHAIN = {
+    "env": "Chain",
+    "batch": {"size": 4096, "segment_steps": 8, "minibatches": 1, "epochs": 1},
+    "rollout": {"columns_per_collector": 64, "scatter_env_steps": 20, "burn_in_env_steps": 100},
+    "learner": {**BANDIT["learner"], "gamma": 0.9, "gae_lambda": 0.8, "micro_batch": 4096},
+    "noise": {"every": 1, "groups": 32},
+}
 
 
 def config(base: dict[str, Any], changes: dict[str, Any] | None = None) -> RunConfig:
@@ -89,10 +96,15 @@ def replaced(settings: RunConfig, **changes: Any) -> RunConfig:
     return dataclasses.replace(settings, **changes)
 
 
-def bandit_with_policy(settings, logits, value):
-    """A trainer's state whose policy has these logits and this value everywhere."""
+def with_policy(settings, logits, value):
+    """A trainer's state whose linear network gives the d one-hot observations `logits` [d, A] and `value` [d]."""
     run = trainer(settings)
     with torch.no_grad():
-        run.learner.network.policy_head.weight.copy_(torch.tensor(logits)[:, None])
-        run.learner.network.value_head.weight.fill_(value)
+        run.learner.network.policy_head.weight.copy_(torch.tensor(logits).T)
+        run.learner.network.value_head.weight.copy_(torch.tensor(value)[None])
     return run.state()
+
+
+def bandit_with_policy(settings, logits, value):
+    """`with_policy` for the bandits' one observation: two logits, one value."""
+    return with_policy(settings, [logits], [value])
