@@ -43,8 +43,6 @@ class MomentsKey:
     value_coef: float
     """Scales `rest` and `total` (the policy part does not feel it)."""
     entropy_coef: float
-    batch_size: int
-    """Env steps averaged into one optimizer step; a change of it starts a new block of the average."""
     network: str
     precision: str
 
@@ -75,6 +73,8 @@ class GroupMoments:
     policy_version: int
     max_ratio_error: float = 0.0
     """max |pi_learner / pi_collector - 1| over the rows: how far the probe was from on-policy."""
+    batch_size: int | None = None
+    """B, env steps averaged into one optimizer step; a change of it starts a new block, not a new key."""
 
     @property
     def n_groups(self) -> int:
@@ -107,6 +107,13 @@ class NoiseScale:
     last_version: int = logged("version", "last policy version in the estimate")
     pooling: str = logged("", "`updates` (over training) or `frozen` (one policy)")
     key_id: str | None = logged("", "which noise scales may be compared: those of one key", default=None)
+    batch_size: int | None = logged("env steps", "B of the newest probe in it; null where not known", default=None)
+    batch_size_env_steps: int | None = logged(
+        "env steps", "over training: valid env steps in it since B was last changed", default=None
+    )
+    batch_size_rollouts: int | None = logged(
+        "rollouts", "over training: probes in it since B was last changed", default=None
+    )
     long_run_ratio: float | None = logged(
         "1", "frozen only: long-run over within-rollout noise trace, how columns persist", default=None
     )

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rl_gns.learn.learner import UpdateStats
     from rl_gns.rollout.sources import Collected, SegmentSource
 
-CONTROL = ("batch_size", "spent_key")
+CONTROL = ("batch_size",)
 COUNTERS = ("update", "env_steps", "optimizer_steps", "episodes", "generation")
 
 

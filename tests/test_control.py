@@ -93,6 +93,6 @@ def test_a_resumed_run_decides_alike(tmp_path):
 def test_the_state_of_the_controller_is_in_the_checkpoint():
     run = trainer(config(BANDIT, FOLLOW))
     state = run.state()
-    state["control"] = {"batch_size": 1024, "spent_key": "abc"}
+    state["control"] = {"batch_size": 1024}
     run.restore(state)
     assert next(run.run()).batch_size == 1024

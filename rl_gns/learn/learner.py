@@ -109,6 +109,7 @@ class Learner:
             key=self._key(batch),
             policy_version=self.version,
             max_ratio_error=gradients.max_ratio_error,
+            batch_size=batch.n_columns * batch.segment_steps // self.config.batch.minibatches,
         )
 
     def _key(self, batch: Batch) -> MomentsKey:
@@ -125,7 +126,6 @@ class Learner:
             minibatch_by=sizes.minibatch_by,
             value_coef=settings.value_coef,
             entropy_coef=settings.entropy_coef,
-            batch_size=batch.n_columns * batch.segment_steps // sizes.minibatches,
             network=settings.network,
             precision=self.precision,
         )

@@ -27,6 +27,7 @@ from rl_gns.noise.moments import (
     mean_cosine,
     signal_and_trace,
 )
+from rl_gns.noise.plan import Plan, plan
 from rl_gns.noise.pooling import Pool
 from rl_gns.noise.predict import PooledPrediction, Prediction, pool_predictions, predict_front
 from rl_gns.noise.scale import frozen_scale, pool, pool_series, single
@@ -35,6 +36,7 @@ __all__ = [
     "Front",
     "FrozenEstimate",
     "FrozenMoments",
+    "Plan",
     "Pool",
     "PooledPrediction",
     "Prediction",
@@ -46,6 +48,7 @@ __all__ = [
     "largest_useful_batch",
     "leave_one_out",
     "mean_cosine",
+    "plan",
     "pool",
     "pool_predictions",
     "pool_series",

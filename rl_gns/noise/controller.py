@@ -3,7 +3,8 @@
     state, batch_size, learning_rate = decide(state, observation)
 
 `fixed` keeps the configured batch size. `follow` steers it to kappa x B_simple of one part, from the first resolved
-interval on. A change of the batch size starts a new pool, and each move needs a resolved interval of its own.
+interval on. The rollouts from before a move still count in the pool, so that one interval could move the batch size
+twice: the next move waits until a quarter of the interval's env steps, and three of its probes, are of the size in use.
 
 No chatter: a move is made only where the wanted size (after floor, cap and grid) is more than a factor `hysteresis`
 from the size in use. Where all wanted sizes lie within a factor sqrt(hysteresis) <= 2 of one centre, the size moves in
@@ -21,6 +22,13 @@ from rl_gns.records import Decision, NoiseScale
 
 LARGEST_STEP = 2.0
 """The batch size grows or shrinks at most by this factor a move: the policy that B_simple belongs to has to keep up."""
+
+
+NEW_SHARE = 0.25
+"""Least share of an interval's env steps that came after the last move (a guess: from 24 rollouts before a doubling, 4
+after it). At 1 every move would need a pool of its own, 24 rollouts."""
+NEW_ROLLOUTS = 3
+"""Least number of probes after the last move: the shortest block."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +54,6 @@ class ControllerState:
     config: RunConfig
     batch_size: int
     """B in use, env steps an optimizer step."""
-    spent_key: str | None = None
-    """Key of the interval that the last move was made on: a pool of that batch size moves nothing again."""
     decision: Decision | None = None
     """The last one; None before the first."""
 
@@ -71,8 +77,7 @@ def decide(state: ControllerState, observation: Observation) -> tuple[Controller
         moved=got != state.batch_size,
         reason=reason,
     )
-    spent = observation.noise.key_id if decision.moved else state.spent_key
-    return ControllerState(state.config, got, spent, decision), got, rate
+    return ControllerState(state.config, got, decision), got, rate
 
 
 def _seen(observation: Observation) -> dict[str, Any]:
@@ -92,8 +97,10 @@ def _wanted(state: ControllerState, observation: Observation) -> tuple[float | N
     control, noise = state.config.control, observation.noise
     if control.policy == "fixed":
         return None, None, "fixed"
-    if noise is None or noise.key_id == state.spent_key:
+    if noise is None or noise.batch_size != state.batch_size:
         return None, None, "waits: no probe under this batch size yet"
+    if noise.batch_size_env_steps < NEW_SHARE * noise.env_steps or noise.batch_size_rollouts < NEW_ROLLOUTS:
+        return None, None, "waits: too little of the interval is under this batch size yet"
     if not noise.resolved:
         return None, None, f"waits: {noise.reason}"
     target = control.kappa * noise.b_simple

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -44,21 +45,6 @@ def autocorrelation_time(series: np.ndarray) -> float:
     return max(1.0, float(tau[window]))
 
 
-def block_covariance(values: np.ndarray, weights: np.ndarray, n_blocks: int) -> np.ndarray:
-    """[2, 2] covariance of the weighted mean of `values [n, 2]`, from `n_blocks` runs of consecutive rows.
-
-    K/(K-1) sum_b (W_b / W)^2 (x_b - x)(x_b - x)^T, with x_b the weighted mean and W_b the weight of block b. The
-    lengths of the blocks differ by one row at most, so that no row is dropped.
-    """
-    n = len(values)
-    starts = np.arange(n_blocks) * n // n_blocks
-    block_weight = np.add.reduceat(weights, starts)
-    block_sum = np.add.reduceat(values * weights[:, None], starts)
-    mean = block_sum.sum(axis=0) / weights.sum()
-    deviation = (block_sum - block_weight[:, None] * mean) / weights.sum()
-    return n_blocks / (n_blocks - 1) * deviation.T @ deviation
-
-
 def jackknife_covariance(deleted: np.ndarray) -> np.ndarray:
     """[2, 2] delete-one-group covariance, (J-1)/J sum_j (x_(-j) - mean)(x_(-j) - mean)^T, of `deleted [J, 2]`."""
     n_groups = len(deleted)
@@ -66,6 +52,7 @@ def jackknife_covariance(deleted: np.ndarray) -> np.ndarray:
     return (n_groups - 1) / n_groups * deviation.T @ deviation
 
 
+@functools.lru_cache(maxsize=256)
 def student_quantile(confidence: float, dof: int) -> float:
     """Two-sided Student t quantile: P(|t| <= quantile) = confidence."""
     if not 0 < confidence < 1:

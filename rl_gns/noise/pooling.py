@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 
 from rl_gns.noise.moments import signal_and_trace
-from rl_gns.noise.scale import pool_series
+from rl_gns.noise.scale import batch_sizes, pool_series
 from rl_gns.records import PARTS, GroupMoments, MomentsKey, NoiseScale
 
 
 class Pool:
     """Signal, trace and env steps of the newest rollouts under one key, for each part.
 
-    It starts anew when the key changes (a change of B is one), holds the rollouts that ended within the newest
-    `window_env_steps` of training, probed or not (None: all of them), and leaves out coupled, off-policy and
-    non-finite moments and those of empty groups, counted in `skipped`. The weights, not the window, decide how
-    rollouts of different size count.
+    It starts anew when the key changes, holds the rollouts that ended within the newest `window_env_steps` of
+    training, probed or not (None: all of them), and leaves out coupled, off-policy and non-finite moments and those of
+    empty groups, counted in `skipped`. A change of the batch size is no change of the key: its rollouts stay, in blocks
+    of their own, and weights of env steps decide how rollouts of different size count.
     """
 
     def __init__(self, window_env_steps: float | None = None, confidence: float = 0.95) -> None:
@@ -31,7 +31,8 @@ class Pool:
         self._clear()
 
     def _clear(self) -> None:
-        self._rollouts: list[tuple[int, int, int]] = []  # (env_steps, n_groups, policy_version, E at its end)
+        # (env_steps, n_groups, policy_version, E at its end, B)
+        self._rollouts: list[tuple[int, int, int, int, int | None]] = []
         self._series: dict[str, list[tuple[float, float]]] = {part: [] for part in PARTS}
 
     @property
@@ -48,7 +49,7 @@ class Pool:
             self.skipped[obstacle] += 1
             return
         size = int(moments.env_steps.sum())
-        self._rollouts.append((size, moments.n_groups, moments.policy_version, int(at_env_steps)))
+        self._rollouts.append((size, moments.n_groups, moments.policy_version, int(at_env_steps), moments.batch_size))
         for part in PARTS:
             self._series[part].append(signal_and_trace(moments, part))
         self._forget()
@@ -57,12 +58,13 @@ class Pool:
         """part -> noise scale pooled over the window (`pool_series`); None while there is nothing in it."""
         if not self._rollouts:
             return None
-        env_steps, n_groups, versions, ends = zip(*self._rollouts, strict=True)
+        env_steps, n_groups, versions, ends, sizes = zip(*self._rollouts, strict=True)
         pooled = {
             part: pool_series(
                 *np.transpose(self._series[part]),
                 np.array(env_steps),
                 n_groups=min(n_groups),
+                batch_size=batch_sizes(sizes),
                 part=part,
                 confidence=self.confidence,
                 first_version=versions[0],

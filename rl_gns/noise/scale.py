@@ -12,19 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from rl_gns.noise.interval import (
-    autocorrelation_time,
-    block_covariance,
-    fieller,
-    jackknife_covariance,
-    student_quantile,
-)
+from rl_gns.noise.blocks import MIN_BLOCKS, block_spread
+from rl_gns.noise.interval import fieller, jackknife_covariance, student_quantile
 from rl_gns.noise.moments import FrozenMoments, leave_one_out, signal_and_trace
+from rl_gns.noise.plan import more_env_steps
 from rl_gns.records import GroupMoments, MomentsKey, NoiseScale, Part
 
 MIN_GROUPS = 8
-MIN_BLOCKS = 8
-TAUS_PER_BLOCK = 3
 COUPLED = "groups are coupled by the rollout's own advantage statistics"
 OFF_POLICY = "the probe was off-policy"
 
@@ -35,6 +29,7 @@ def pool_series(
     env_steps: np.ndarray,
     *,
     n_groups: int,
+    batch_size: np.ndarray | None = None,
     part: Part = "policy",
     confidence: float = 0.95,
     coupled: bool = False,
@@ -44,30 +39,29 @@ def pool_series(
 ) -> NoiseScale:
     """Noise scale over training from the signal, trace and valid env steps of n rollouts under one key ([n] each).
 
-    Means with weights env_steps; Fieller's interval with the covariance between blocks of consecutive rollouts, each
-    at least 3 autocorrelation times long (the longer of the signal's and the trace's), and t with blocks - 1 degrees
-    of freedom. Below 8 blocks the interval is provisional: from the blocks there are, or else from two halves.
+    Means with weights env_steps; Fieller's interval with the covariance between blocks of consecutive rollouts of one
+    `batch_size` ([n]; None: one for all), each at least 3 autocorrelation times long, a linear trend taken out
+    (`block_spread`). Below 8 blocks the interval is provisional.
     """
     values = np.stack([np.asarray(signal_sq, np.float64), np.asarray(noise_trace, np.float64)], axis=1)
     weights = np.asarray(env_steps, np.float64)
-    _check_series(values, weights)
+    _check_series(values, weights, batch_size)
     n, total = len(values), float(weights.sum())
-    block_rollouts = math.ceil(TAUS_PER_BLOCK * max(autocorrelation_time(column) for column in values.T))
-    n_blocks, halves = n // block_rollouts, min(n, 2)
-    used = max(n_blocks, halves)
-    cov = block_covariance(values, weights, used) if used > 1 else None
-    missing = (MIN_BLOCKS * block_rollouts - n) * total / n if n_blocks < MIN_BLOCKS else 0.0
+    spread = block_spread(values, weights, batch_size)
+    few = spread.n_blocks < MIN_BLOCKS
+    missing = max(1, MIN_BLOCKS * spread.block_rollouts - n) * total / n if few else 0.0
     return _noise_scale(
         part,
         mean=weights @ values / total,
-        cov=cov,
-        dof=used - 1,
+        cov=spread.cov,
+        dof=spread.dof,
         confidence=confidence,
         hopeless=_hopeless(n_groups, coupled),
-        shortage=[f"{n_blocks} blocks: at least {MIN_BLOCKS} are needed"] if n_blocks < MIN_BLOCKS else [],
+        shortage=[f"{spread.n_blocks} blocks: at least {MIN_BLOCKS} are needed"] if few else [],
         missing_env_steps=missing,
         n_groups=n_groups,
         env_steps=round(total),
+        **_newest_batch(weights, batch_size),
         n_rollouts=n,
         first_version=first_version,
         last_version=last_version,
@@ -101,6 +95,7 @@ def pool(
         noise_trace,
         np.array(sizes[start:]),
         n_groups=min(moments.n_groups for moments in kept),
+        batch_size=batch_sizes([moments.batch_size for moments in kept]),
         part=part,
         confidence=confidence,
         coupled=kept[0].key.coupled,
@@ -108,6 +103,11 @@ def pool(
         last_version=kept[-1].policy_version,
         key_id=kept[0].key.id,
     )
+
+
+def batch_sizes(sizes: Sequence[int | None]) -> np.ndarray | None:
+    """B of each rollout; None where one of them is not known."""
+    return None if None in sizes else np.array(sizes)
 
 
 def window_start(env_steps: Sequence[float], window_env_steps: float | None) -> int:
@@ -136,6 +136,7 @@ def single(moments: GroupMoments, part: Part = "policy", confidence: float = 0.9
         hopeless=_hopeless(moments.n_groups, moments.key.coupled, moments.off_policy),
         n_groups=moments.n_groups,
         env_steps=int(moments.env_steps.sum()),
+        **_newest_batch(np.array([moments.env_steps.sum()]), batch_sizes([moments.batch_size])),
         n_rollouts=1,
         first_version=moments.policy_version,
         last_version=moments.policy_version,
@@ -150,6 +151,7 @@ def frozen_scale(
     confidence: float = 0.95,
     *,
     key: MomentsKey | None = None,
+    batch_size: int | None = None,
     policy_version: int = 0,
     off_policy: bool = False,
 ) -> NoiseScale:
@@ -168,6 +170,7 @@ def frozen_scale(
         hopeless=_hopeless(frozen.n_groups, key is not None and key.coupled, off_policy),
         n_groups=frozen.n_groups,
         env_steps=frozen.env_steps,
+        batch_size=batch_size,
         n_rollouts=frozen.n_rollouts,
         first_version=policy_version,
         last_version=policy_version,
@@ -193,9 +196,9 @@ def _noise_scale(
     low, high, excludes_zero, needed = 0.0, math.inf, False, None
     if cov is not None:
         low, high, excludes_zero = fieller(signal_sq, noise_trace, cov, student_quantile(confidence, dof))
-        quantile = student_quantile(confidence, max(dof, MIN_BLOCKS - 1))
-        power = 1 if facts["pooling"] == "frozen" else 2
-        needed = _env_steps_needed(signal_sq, quantile * math.sqrt(cov[0, 0]), facts["env_steps"], power)
+        quantile = student_quantile(confidence, max(dof, MIN_BLOCKS - 2))
+        half_width, frozen = quantile * math.sqrt(cov[0, 0]), facts["pooling"] == "frozen"
+        needed = more_env_steps(signal_sq, noise_trace, half_width, facts["env_steps"], frozen)
     reasons = [*hopeless, *shortage, *([] if excludes_zero else [_signal_reason(signal_sq, cov)])]
     if hopeless or needed is None:
         needed = None
@@ -216,20 +219,6 @@ def _noise_scale(
     )
 
 
-def _env_steps_needed(signal_sq: float, half_width: float, env_steps: int, power: int) -> float | None:
-    """About how many more env steps until the signal's interval, signal_sq +- half_width, leaves zero.
-
-    Over training the half width falls as 1/sqrt(n): n (ratio^2 - 1) more, ratio = half_width / signal_sq (power 2).
-    On a frozen policy products of group sums fall as 1/n while noise dominates: n (ratio - 1) more (power 1). A signal
-    at or below zero is replaced by the upper end of its interval: an optimistic bound. None where that is not positive.
-    """
-    reachable = signal_sq if signal_sq > 0 else signal_sq + half_width
-    if reachable <= 0:
-        return None
-    needed = env_steps * ((half_width / reachable) ** power - 1)
-    return max(0.0, needed) if math.isfinite(needed) else None
-
-
 def _signal_reason(signal_sq: float, cov: np.ndarray | None) -> str:
     if cov is None:
         return "too few rollouts or groups to judge the spread"
@@ -241,9 +230,23 @@ def _hopeless(n_groups: int, coupled: bool, off_policy: bool = False) -> list[st
     return few + ([COUPLED] if coupled else []) + ([OFF_POLICY] if off_policy else [])
 
 
-def _check_series(values: np.ndarray, weights: np.ndarray) -> None:
-    if values.ndim != 2 or weights.shape != (len(values),) or not len(values):
-        raise ValueError("signal_sq, noise_trace and env_steps must be arrays [n] of one length n >= 1")
+def _newest_batch(env_steps: np.ndarray, batch_size: np.ndarray | None) -> dict[str, int]:
+    """B of the newest rollout, and the env steps and rollouts since it was last changed; nothing where not known."""
+    if batch_size is None:
+        return {}
+    changes = np.flatnonzero(np.diff(batch_size)) + 1
+    newest = env_steps[changes[-1] if len(changes) else 0 :]
+    return {
+        "batch_size": int(batch_size[-1]),
+        "batch_size_env_steps": round(float(newest.sum())),
+        "batch_size_rollouts": len(newest),
+    }
+
+
+def _check_series(values: np.ndarray, weights: np.ndarray, batch_size: np.ndarray | None) -> None:
+    same = batch_size is None or np.shape(batch_size) == weights.shape
+    if values.ndim != 2 or weights.shape != (len(values),) or not len(values) or not same:
+        raise ValueError("signal_sq, noise_trace, env_steps and batch_size must be arrays [n] of one length n >= 1")
     if not np.isfinite(values).all():
         raise ValueError("signal_sq and noise_trace must be finite: leave such rollouts out and count them")
     if not (weights > 0).all():

@@ -100,7 +100,8 @@ def measurement_words(measured: dict[str, Any]) -> list[str]:
         lines.append(
             f"  Long-run over within-rollout noise trace: {scale['long_run_ratio']:.2f} (1: columns do not persist)."
         )
-    lines.append(f"  {advice(scale, measured['key']['batch_size'])}")
+    if scale.get("batch_size"):
+        lines.append(f"  {advice(scale, scale['batch_size'])}")
     return lines
 
 

@@ -76,6 +76,7 @@ class _Freeze:
         self._cosines: list[float] = []
         self._ratio_error, self._burn_in, self._looks, self._off_policy = 0.0, 0, 0, False
         self._key: MomentsKey | None = None
+        self._batch_size: int | None = None
         self._faults: list[Fault] = []
         self._noise: dict[str, NoiseScale] = {}
 
@@ -115,10 +116,11 @@ class _Freeze:
         self._cosines.append(mean_cosine(moments.gram["policy"]))
         self._ratio_error = float(np.maximum(self._ratio_error, moments.max_ratio_error))
         self._off_policy |= moments.off_policy
-        self._key = moments.key
+        self._key, self._batch_size = moments.key, moments.batch_size
 
     def _scales(self) -> dict[str, NoiseScale]:
         facts = {"key": self._key, "policy_version": self._learner.version, "off_policy": self._off_policy}
+        facts["batch_size"] = self._batch_size
         return {part: frozen_scale(self._frozen, part, self._config.noise.confidence, **facts) for part in PARTS}
 
     def measurement(self, state: dict[str, Any] | None, seconds: float) -> Measurement:

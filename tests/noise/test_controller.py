@@ -1,5 +1,6 @@
 """The controller: pure, monotone, on the grid, and without chatter under its stated condition."""
 
+import dataclasses
 import itertools
 import math
 
@@ -12,7 +13,8 @@ from rl_gns.noise.controller import LARGEST_STEP, Observation, decide, initial
 from rl_gns.records import NoiseScale
 
 
-def scale(b_simple, resolved=True, key_id="a"):
+def scale(b_simple, resolved=True, batch_size=256, new=1000, new_rollouts=10):
+    """A noise scale of 1,000 env steps, `new` of them since the batch size was last changed."""
     return NoiseScale(
         part="policy",
         signal_sq=1.0,
@@ -30,7 +32,9 @@ def scale(b_simple, resolved=True, key_id="a"):
         first_version=0,
         last_version=9,
         pooling="updates",
-        key_id=key_id,
+        batch_size=batch_size,
+        batch_size_env_steps=new,
+        batch_size_rollouts=new_rollouts,
     )
 
 
@@ -49,10 +53,10 @@ def seen(noise, env_steps=0):
 
 
 def walk(config, wanted):
-    """Batch sizes after each of those B_simple, every one from a fresh pool."""
+    """Batch sizes after each of those B_simple, every one seen under the size in use."""
     state, sizes = initial(config), []
-    for i, b_simple in enumerate(wanted):
-        state, size, _ = decide(state, seen(scale(b_simple, key_id=str(i))))
+    for b_simple in wanted:
+        state, size, _ = decide(state, seen(scale(b_simple, batch_size=state.batch_size)))
         sizes.append(size)
     return sizes
 
@@ -74,12 +78,27 @@ def test_follow_waits_for_an_interval_and_then_goes_there_by_doubling():
 
 
 def test_one_interval_moves_the_batch_size_once():
-    """Between a move and the first probe under the new size the old pool is still there: it must not move it again."""
-    state, size, _ = decide(initial(settings()), seen(scale(1e5, key_id="a")))
+    """After a move the old rollouts still count: the next one waits until a quarter of them are of the new size."""
+    state, size, _ = decide(initial(settings()), seen(scale(1e5)))
     assert size == 512
-    state, size, _ = decide(state, seen(scale(1e5, key_id="a")))
+    state, size, _ = decide(state, seen(scale(1e5)))
     assert size == 512 and "no probe under this batch size" in state.decision.reason
-    assert decide(state, seen(scale(1e5, key_id="b")))[1] == 1024
+    for little in ({"new": 249}, {"new_rollouts": 2}):
+        state, size, _ = decide(state, seen(scale(1e5, batch_size=512, **little)))
+        assert size == 512 and "too little of the interval" in state.decision.reason
+    assert decide(state, seen(scale(1e5, batch_size=512, new=250, new_rollouts=3)))[1] == 1024
+
+
+def test_a_pool_that_keeps_its_window_lets_a_size_stand_for_some_rollouts():
+    """The rule on the weights of a growing pool: 24 rollouts of 256, then 4 of 512, and 3 of each size on."""
+    state, sizes, moved_at = initial(settings(max_batch_size=1 << 20)), [256] * 24, []
+    for i in range(17):
+        new = sizes[sizes.index(state.batch_size) :] if state.batch_size in sizes else []
+        known = dict(batch_size=sizes[-1], new=sum(new), new_rollouts=len(new))
+        state, size, _ = decide(state, seen(dataclasses.replace(scale(1e9, **known), env_steps=sum(sizes))))
+        moved_at += [i] if state.decision.moved else []
+        sizes.append(size)
+    assert moved_at == [0, 4, 7, 10, 13, 16]
 
 
 def test_a_decision_says_what_it_saw_asked_got_and_why():

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rl_gns.noise import autocorrelation_time, fieller
-from rl_gns.noise.interval import block_covariance, jackknife_covariance
+from rl_gns.noise.interval import jackknife_covariance
 
 
 def test_fieller_bounded_by_hand():
@@ -74,19 +74,6 @@ def test_autocorrelation_time_is_at_least_one():
     assert autocorrelation_time(np.ones(50)) == 1.0
     assert autocorrelation_time(np.array([3.0])) == 1.0
     assert autocorrelation_time(np.tile([1.0, -1.0], 50)) == 1.0
-
-
-def test_block_covariance_by_hand():
-    """Blocks of rows {0, 1} and {2}: means (2, 0) with weight 2 and (8, 3) with weight 1; their mean is (4, 1)."""
-    values, weights = np.array([[1.0, 0.0], [3.0, 0.0], [8.0, 3.0]]), np.array([1.0, 1.0, 1.0])
-    starts_at_one = block_covariance(values[::-1], weights, 2)  # n = 3, K = 2: rows {0}, {1, 2}
-    deviations = np.array([[(8 - 4) / 3, (3 - 1) / 3], [2 * (2 - 4) / 3, 2 * (0 - 1) / 3]])
-    assert starts_at_one == pytest.approx(2 * deviations.T @ deviations)
-
-
-def test_block_covariance_of_single_rows_is_the_covariance_of_the_mean():
-    values = np.random.default_rng(1).normal(size=(30, 2))
-    assert block_covariance(values, np.full(30, 7.0), 30) == pytest.approx(np.cov(values.T) / 30)
 
 
 def test_jackknife_of_a_mean_is_the_covariance_of_the_mean():

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from rl_gns.noise import Pool, pool
+from rl_gns.noise import Pool, pool, signal_and_trace
 from rl_gns.records import PARTS
 
 from .worlds import STEPS, history_of, key, moments_of
@@ -55,7 +55,7 @@ def test_a_window_that_forgets_too_soon_is_said():
 
 
 def test_a_new_key_starts_anew():
-    later = history_of(12, seed=1, key=key(batch_size=4096))
+    later = history_of(12, seed=1, key=key(segment_steps=32))
     running = fed([*history_of(30), *later])
     assert running.n_rollouts == 12
     assert running.noise_scales()["policy"] == pool(later)
@@ -63,8 +63,21 @@ def test_a_new_key_starts_anew():
 
 def test_returning_to_an_old_key_does_not_bring_its_window_back():
     history = history_of(10)
-    other = moments_of(np.ones((8, 50)), STEPS, key=key(batch_size=4096), max_ratio_error=1.0)
+    other = moments_of(np.ones((8, 50)), STEPS, key=key(segment_steps=32), max_ratio_error=1.0)
     assert fed([*history, other, *history[:3]]).n_rollouts == 3
+
+
+def test_a_change_of_the_batch_size_keeps_the_window():
+    """30 rollouts of 1,024 env steps and 12 of 2,048: one estimate, weighted by env steps, that says what is new."""
+    small = history_of(30, batch_size=1024)
+    large = history_of(12, seed=1, steps=2 * STEPS, batch_size=2048)
+    scale = fed([*small, *large]).noise_scales()["policy"]
+    assert scale == pool([*small, *large]) and scale.n_rollouts == 42 and scale.env_steps == 54 * 1024
+    assert (scale.batch_size, scale.batch_size_env_steps) == (2048, 24 * 1024)
+    signals = [np.mean([signal_and_trace(moments)[0] for moments in stretch]) for stretch in (small, large)]
+    assert scale.signal_sq == pytest.approx((30 * signals[0] + 24 * signals[1]) / 54)
+    back = fed([*small, *large, *small[:3]]).noise_scales()["policy"]
+    assert (back.batch_size, back.batch_size_env_steps) == (1024, 3 * 1024)
 
 
 def test_coupled_off_policy_and_overflown_moments_are_counted_not_pooled():
@@ -87,7 +100,7 @@ def test_fewer_than_eight_groups_is_a_number_but_not_resolved():
 
 
 def test_state_round_trip_through_json_changes_nothing():
-    first, second = history_of(20), history_of(20, seed=1)
+    first, second = history_of(20, batch_size=1024), history_of(20, seed=1, batch_size=2048)
     running = fed(first, window_env_steps=30 * 1024, confidence=0.9)
     running.add(moments_of(np.ones((8, 50)), STEPS, max_ratio_error=1.0), 20 * 1024)
     restored = Pool.from_state(json.loads(json.dumps(running.state())))

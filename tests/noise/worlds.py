@@ -23,7 +23,6 @@ def key(**changes) -> MomentsKey:
         minibatch_by="columns",
         value_coef=0.5,
         entropy_coef=0.01,
-        batch_size=1024,
         network="none",
         precision="float32",
     )
