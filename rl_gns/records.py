@@ -66,11 +66,13 @@ class GroupMoments:
     """
 
     gram: dict[str, np.ndarray]
-    """part -> [J, J] float64, in squared gradient units, for `policy`, `rest` (value and entropy) and `total`."""
+    """part -> [J, J] float64, in squared gradient units, for `policy`, `rest` (value and entropy) and `total`; a loop
+    that is not ours has `total` alone."""
     env_steps: np.ndarray
     """[J] int64: valid env steps in each group's mean."""
-    key: MomentsKey
-    policy_version: int
+    key: MomentsKey | None = None
+    """None: a training loop that is not ours, which vouches that its moments belong together."""
+    policy_version: int = 0
     max_ratio_error: float = 0.0
     """max |pi_learner / pi_collector - 1| over the rows: how far the probe was from on-policy."""
     batch_size: int | None = None
@@ -79,6 +81,16 @@ class GroupMoments:
     @property
     def n_groups(self) -> int:
         return len(self.env_steps)
+
+    @property
+    def coupled(self) -> bool:
+        """True where the key says that the groups are not independent."""
+        return self.key is not None and self.key.coupled
+
+    @property
+    def key_id(self) -> str | None:
+        """The key's eight hex digits; None without a key."""
+        return self.key.id if self.key else None
 
     @property
     def off_policy(self) -> bool:
@@ -93,9 +105,9 @@ class NoiseScale:
     part: str = logged("", "which loss: policy, rest (value and entropy) or total")
     signal_sq: float = logged("gradient^2", "estimate of |G|^2, unbiased, may be negative")
     noise_trace: float = logged("gradient^2 x env steps", "estimate of tr(Sigma) per env step")
-    b_simple: float | None = logged("env steps", "noise_trace / signal_sq; null where signal_sq <= 0")
+    b_simple: float = logged("env steps", "noise_trace / signal_sq; infinite (on disk null) where signal_sq <= 0")
     low: float = logged("env steps", "lower end of the interval for B_simple")
-    high: float | None = logged("env steps", "upper end of the interval; null where unbounded")
+    high: float = logged("env steps", "upper end of the interval; infinite (on disk null) where unbounded")
     confidence: float = logged("probability", "coverage that the interval aims at")
     resolved: bool = logged("", "the signal's interval excludes zero and nothing else forbids a headline")
     reason: str | None = logged("", "why not resolved; null where resolved")

@@ -8,13 +8,18 @@ J groups of columns with N_k valid env steps and mean gradients g_k, N = sum N_k
     S = S_min (1 + B_crit / B),  E = S B / epochs,  B_crit = epochs E_min / S_min          (eq. 2.11)
     ds = 1 / (1 + B_simple / B) a step,  B_crit = sum B_simple ds / sum ds                 (appendix D)
 
+For a training loop of your own: `group_moments` of each step's group gradients, `pool` over the steps. Groups must be
+independent of each other: whole environment copies, or micro-batches of independent samples; never shuffled
+transitions.
+
 >>> import numpy as np
->>> gradients = np.random.default_rng(0).normal(0.2, 0.5, (40, 8, 50))  # rollouts, groups, parameters
->>> steps = np.full(8, 256)
->>> series = np.transpose([gram_signal_trace(g @ g.T, steps) for g in gradients])
->>> scale = pool_series(*series, np.full(40, 2048), n_groups=8)  # truth: 256 * 0.5^2 / 0.2^2 = 1600
->>> scale.resolved, scale.low < 1600 < scale.high
+>>> gradients = np.random.default_rng(0).normal(0.2, 0.5, (40, 8, 50))  # steps, groups, parameters
+>>> scale = pool([group_moments(g, env_steps=256) for g in gradients], confidence=0.95)
+>>> scale.resolved, scale.low < 1600 < scale.high  # truth: 256 * 0.5^2 / 0.2^2 = 1600
 (True, True)
+>>> few = pool([group_moments(g[:2], env_steps=256) for g in gradients])
+>>> few.resolved, few.reason
+(False, '2 groups: at least 8 are needed')
 """
 
 from rl_gns.noise.front import Front, fit_front, largest_useful_batch
@@ -23,8 +28,10 @@ from rl_gns.noise.moments import (
     FrozenEstimate,
     FrozenMoments,
     gram_signal_trace,
+    group_moments,
     leave_one_out,
     mean_cosine,
+    norms_signal_trace,
     signal_and_trace,
 )
 from rl_gns.noise.plan import Plan, plan
@@ -45,9 +52,11 @@ __all__ = [
     "fit_front",
     "frozen_scale",
     "gram_signal_trace",
+    "group_moments",
     "largest_useful_batch",
     "leave_one_out",
     "mean_cosine",
+    "norms_signal_trace",
     "plan",
     "pool",
     "pool_predictions",

@@ -19,6 +19,43 @@ import numpy as np
 
 from rl_gns.records import PARTS, GroupMoments, Part
 
+LARGEST_NORM_SQ = 1e280
+"""Of a group's gradient; beyond it, sums over groups and env steps could overflow float64."""
+CHUNK = 1 << 18
+"""Parameters that are turned into float64 at a time."""
+
+
+def group_moments(gradients: np.ndarray, env_steps: np.ndarray | float) -> GroupMoments:
+    """What `pool` takes, from the mean gradients of J independent groups of your own training step.
+
+    `gradients [J, P]`: one mean gradient a group, J >= 2, any real dtype, before clipping and before the optimizer;
+    `env_steps`: env steps (or samples) in each group's mean, one number for all or [J]. ValueError for other shapes,
+    for a NaN or an infinity, and for env steps that are not whole numbers from 1 on.
+    """
+    matrix = np.asarray(gradients)
+    if matrix.ndim != 2 or len(matrix) < 2 or not matrix.shape[1] or matrix.dtype.kind not in "fiu":
+        shape = f"{matrix.dtype} {list(matrix.shape)}"
+        raise ValueError(f"gradients must be real numbers [J, P] with J >= 2 groups and P >= 1, got {shape}")
+    steps = np.asarray(env_steps)
+    if steps.shape not in ((), (len(matrix),)):
+        raise ValueError(f"env_steps must be one number or [{len(matrix)}], got shape {list(steps.shape)}")
+    steps = np.broadcast_to(steps, len(matrix))
+    if steps.dtype.kind not in "fiu" or not ((steps >= 1) & (steps < 2**53) & (steps == np.floor(steps))).all():
+        raise ValueError(f"env_steps must be whole numbers from 1 on, got {np.unique(steps)[:3].tolist()}")
+    return GroupMoments(gram={"total": _gram(matrix)}, env_steps=steps.astype(np.int64))
+
+
+def _gram(matrix: np.ndarray) -> np.ndarray:
+    gram = np.zeros((len(matrix), len(matrix)))
+    with np.errstate(over="ignore", invalid="ignore"):
+        for first in range(0, matrix.shape[1], CHUNK):
+            piece = matrix[:, first : first + CHUNK].astype(np.float64)
+            gram += piece @ piece.T
+    for group, norm_sq in enumerate(np.diagonal(gram).tolist()):
+        if not norm_sq <= LARGEST_NORM_SQ:
+            raise ValueError(f"the gradient of group {group} holds a NaN or is too large: |g|^2 = {norm_sq:g}")
+    return gram
+
 
 def gram_signal_trace(gram: np.ndarray, env_steps: np.ndarray) -> tuple[float, float]:
     """(signal_sq, noise_trace) of one rollout from `gram [J, J]`, g_i . g_j, and `env_steps [J]`, N_k.
@@ -30,6 +67,23 @@ def gram_signal_trace(gram: np.ndarray, env_steps: np.ndarray) -> tuple[float, f
     mean_sq, group_sq = share @ gram @ share, share @ np.diagonal(gram)
     signal_sq = (n_groups * mean_sq - group_sq) / (n_groups - 1)
     noise_trace = steps.sum() * (group_sq - mean_sq) / (n_groups - 1)
+    return float(signal_sq), max(0.0, float(noise_trace))  # below zero by rounding alone
+
+
+def norms_signal_trace(
+    group_sq: np.ndarray, sum_sq: float, env_steps: np.ndarray, weights: np.ndarray
+) -> tuple[float, float]:
+    """(signal_sq, noise_trace) from squared norms alone, for J gradients d_k = w_k g_k that a step adds up.
+
+        signal_sq   = (|sum_k d_k|^2 - sum_k |d_k|^2) / ((sum_k w_k)^2 - sum_k w_k^2)
+        noise_trace = mean_k N_k (|d_k|^2 / w_k^2 - signal_sq)
+
+    `group_sq [J]`: |d_k|^2; `sum_sq`: |sum_k d_k|^2; `env_steps [J]`: N_k; `weights [J]`: w_k > 0. Both are unbiased
+    for any weights, and for equal N_k and w_k they are those of `gram_signal_trace`.
+    """
+    pairs = weights.sum() ** 2 - weights @ weights
+    signal_sq = (sum_sq - group_sq.sum()) / pairs
+    noise_trace = np.mean(env_steps * (group_sq / weights**2 - signal_sq))
     return float(signal_sq), float(noise_trace)
 
 

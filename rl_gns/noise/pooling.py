@@ -69,7 +69,7 @@ class Pool:
                 confidence=self.confidence,
                 first_version=versions[0],
                 last_version=versions[-1],
-                key_id=self.key.id,
+                key_id=self.key.id if self.key else None,
             )
             for part in PARTS
         }
@@ -120,7 +120,7 @@ def _in_training_steps(scale: NoiseScale, spacing: float, window_env_steps: floa
 
 
 def _obstacle(moments: GroupMoments) -> str | None:
-    if moments.key.coupled:
+    if moments.coupled:
         return "coupled"
     if moments.off_policy:
         return "off_policy"

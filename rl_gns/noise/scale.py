@@ -16,7 +16,7 @@ from rl_gns.noise.blocks import MIN_BLOCKS, block_spread
 from rl_gns.noise.interval import fieller, jackknife_covariance, student_quantile
 from rl_gns.noise.moments import FrozenMoments, leave_one_out, signal_and_trace
 from rl_gns.noise.plan import more_env_steps
-from rl_gns.records import GroupMoments, MomentsKey, NoiseScale, Part
+from rl_gns.records import PARTS, GroupMoments, MomentsKey, NoiseScale, Part
 
 MIN_GROUPS = 8
 COUPLED = "groups are coupled by the rollout's own advantage statistics"
@@ -46,6 +46,8 @@ def pool_series(
     values = np.stack([np.asarray(signal_sq, np.float64), np.asarray(noise_trace, np.float64)], axis=1)
     weights = np.asarray(env_steps, np.float64)
     _check_series(values, weights, batch_size)
+    unit = _unit(values)
+    values = values / unit
     n, total = len(values), float(weights.sum())
     spread = block_spread(values, weights, batch_size)
     few = spread.n_blocks < MIN_BLOCKS
@@ -59,6 +61,7 @@ def pool_series(
         hopeless=_hopeless(n_groups, coupled),
         shortage=[f"{spread.n_blocks} blocks: at least {MIN_BLOCKS} are needed"] if few else [],
         missing_env_steps=missing,
+        unit=unit,
         n_groups=n_groups,
         env_steps=round(total),
         **_newest_batch(weights, batch_size),
@@ -72,20 +75,22 @@ def pool_series(
 
 def pool(
     history: Sequence[GroupMoments],
-    part: Part = "policy",
+    part: Part | None = None,
     confidence: float = 0.95,
     window_env_steps: float | None = None,
 ) -> NoiseScale:
     """`pool_series` over the moments of successive rollouts, oldest first, all of one key.
 
-    Off-policy moments are left out. The window keeps the newest rollouts within `window_env_steps` valid env steps
-    (the newest always stays).
+    `part` None means the only one that the moments have, and `policy` where they have several. Off-policy moments are
+    left out. The window keeps the newest rollouts within `window_env_steps` valid env steps (the newest always stays).
+    ValueError where nothing is left, keys differ, a part is missing, or confidence is not between 0 and 1.
     """
     kept = [moments for moments in history if not moments.off_policy]
     if not kept:
         raise ValueError("nothing to pool: no rollout, or all of them off-policy")
     if any(moments.key != kept[0].key for moments in kept):
         raise ValueError("moments of different keys are never pooled: start a new window where the key changes")
+    part = _part(kept, part)
     sizes = [int(moments.env_steps.sum()) for moments in kept]
     start = window_start(sizes, window_env_steps)
     kept = kept[start:]
@@ -98,16 +103,24 @@ def pool(
         batch_size=batch_sizes([moments.batch_size for moments in kept]),
         part=part,
         confidence=confidence,
-        coupled=kept[0].key.coupled,
+        coupled=kept[0].coupled,
         first_version=kept[0].policy_version,
         last_version=kept[-1].policy_version,
-        key_id=kept[0].key.id,
+        key_id=kept[0].key_id,
     )
 
 
 def batch_sizes(sizes: Sequence[int | None]) -> np.ndarray | None:
     """B of each rollout; None where one of them is not known."""
     return None if None in sizes else np.array(sizes)
+
+
+def _part(history: Sequence[GroupMoments], wanted: Part | None) -> Part:
+    there = [part for part in PARTS if all(part in moments.gram for moments in history)]
+    part = wanted or (there[0] if there else None)
+    if part not in there:
+        raise ValueError(f"no part {part!r} in all moments; there is {', '.join(there) or 'none that all share'}")
+    return part
 
 
 def window_start(env_steps: Sequence[float], window_env_steps: float | None) -> int:
@@ -118,13 +131,13 @@ def window_start(env_steps: Sequence[float], window_env_steps: float | None) -> 
     return len(env_steps) - max(1, int(np.searchsorted(held, window_env_steps, side="right")))
 
 
-def single(moments: GroupMoments, part: Part = "policy", confidence: float = 0.95) -> NoiseScale:
+def single(moments: GroupMoments, part: Part | None = None, confidence: float = 0.95) -> NoiseScale:
     """Noise scale of one rollout alone: delete-one-group jackknife, Fieller with t of J - 1 degrees of freedom.
 
     The jackknife is wide where noise dominates (signal_sq is then a degenerate U-statistic). Two groups give a number
     without an interval.
     """
-    cov = None
+    part, cov = _part([moments], part), None
     if moments.n_groups > 2:
         cov = jackknife_covariance(np.stack(leave_one_out(moments.gram[part], moments.env_steps), axis=1))
     return _noise_scale(
@@ -133,7 +146,7 @@ def single(moments: GroupMoments, part: Part = "policy", confidence: float = 0.9
         cov=cov,
         dof=moments.n_groups - 1,
         confidence=confidence,
-        hopeless=_hopeless(moments.n_groups, moments.key.coupled, moments.off_policy),
+        hopeless=_hopeless(moments.n_groups, moments.coupled, moments.off_policy),
         n_groups=moments.n_groups,
         env_steps=int(moments.env_steps.sum()),
         **_newest_batch(np.array([moments.env_steps.sum()]), batch_sizes([moments.batch_size])),
@@ -141,7 +154,7 @@ def single(moments: GroupMoments, part: Part = "policy", confidence: float = 0.9
         first_version=moments.policy_version,
         last_version=moments.policy_version,
         pooling="updates",
-        key_id=moments.key.id,
+        key_id=moments.key_id,
     )
 
 
@@ -189,14 +202,16 @@ def _noise_scale(
     hopeless: list[str],
     shortage: Sequence[str] = (),
     missing_env_steps: float = 0.0,
+    unit: float = 1.0,
     **facts: Any,
 ) -> NoiseScale:
-    """`hopeless`: reasons that more env steps do not mend; `shortage`: reasons that they do."""
+    """`hopeless`: reasons that more env steps do not mend; `shortage`: reasons that they do. `mean` and `cov` are in
+    units of `unit` gradient^2."""
     signal_sq, noise_trace = float(mean[0]), float(mean[1])
     low, high, excludes_zero, needed = 0.0, math.inf, False, None
+    quantile = student_quantile(confidence, max(dof, MIN_BLOCKS - 2))
     if cov is not None:
         low, high, excludes_zero = fieller(signal_sq, noise_trace, cov, student_quantile(confidence, dof))
-        quantile = student_quantile(confidence, max(dof, MIN_BLOCKS - 2))
         half_width, frozen = quantile * math.sqrt(cov[0, 0]), facts["pooling"] == "frozen"
         needed = more_env_steps(signal_sq, noise_trace, half_width, facts["env_steps"], frozen)
     reasons = [*hopeless, *shortage, *([] if excludes_zero else [_signal_reason(signal_sq, cov)])]
@@ -206,11 +221,11 @@ def _noise_scale(
         needed = max(1, math.ceil(max(needed, missing_env_steps)))
     return NoiseScale(
         part=part,
-        signal_sq=signal_sq,
-        noise_trace=noise_trace,
-        b_simple=noise_trace / signal_sq if signal_sq > 0 else None,
+        signal_sq=signal_sq * unit,
+        noise_trace=noise_trace * unit,
+        b_simple=noise_trace / signal_sq if signal_sq > 0 else math.inf,
         low=low,
-        high=high if math.isfinite(high) else None,
+        high=high,
         confidence=confidence,
         resolved=not reasons,
         reason="; ".join(reasons) or None,
@@ -241,6 +256,13 @@ def _newest_batch(env_steps: np.ndarray, batch_size: np.ndarray | None) -> dict[
         "batch_size_env_steps": round(float(newest.sum())),
         "batch_size_rollouts": len(newest),
     }
+
+
+def _unit(values: np.ndarray) -> float:
+    """The power of two at the largest of `values`: dividing by it is exact, and then their fourth powers, which the
+    interval needs, neither overflow nor vanish."""
+    largest = float(np.abs(values).max())
+    return math.ldexp(1.0, max(math.frexp(largest)[1], -1000)) if largest else 1.0
 
 
 def _check_series(values: np.ndarray, weights: np.ndarray, batch_size: np.ndarray | None) -> None:
