@@ -11,13 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rl_gns.config import RunConfig as RunConfig
+    from rl_gns.learn.meter import NoiseScaleMeter as NoiseScaleMeter
     from rl_gns.records import NoiseScale as NoiseScale
 
 __version__ = "0.1.0"
 
-_HOME = {"NoiseScale": "rl_gns.records", "RunConfig": "rl_gns.config"}
+_HOME = {
+    "NoiseScale": "rl_gns.records",
+    "NoiseScaleMeter": "rl_gns.learn.meter",
+    "RunConfig": "rl_gns.config",
+}
 
-__all__ = ["NoiseScale", "RunConfig", "__version__"]
+__all__ = ["NoiseScale", "NoiseScaleMeter", "RunConfig", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

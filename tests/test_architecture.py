@@ -49,7 +49,10 @@ INSIDE = {
     "envs": ["envs.options"],
     "envs.options": [],
 }
-TYPES_ONLY = {"trainer": ["rl_gns.rollout.sources"], "root": ["rl_gns.config", "rl_gns.records"]}  # if TYPE_CHECKING
+TYPES_ONLY = {
+    "trainer": ["rl_gns.rollout.sources"],
+    "root": ["rl_gns.config", "rl_gns.learn.meter", "rl_gns.records"],
+}  # if TYPE_CHECKING
 
 # What a room may import of others besides the standard library.
 OUTSIDE = {

@@ -45,9 +45,14 @@ def test_the_exported_names_arrive_on_first_use():
     assert "rl_gns.config.RunConfig" in said and "rl_gns.records.NoiseScale" in said and not packages & HEAVY
 
 
+def test_the_meter_brings_torch_alone():
+    packages, said = loaded("-c", "import rl_gns; print(rl_gns.NoiseScaleMeter)")
+    assert "rl_gns.learn.meter" in said and packages & HEAVY == {"torch"}
+
+
 def test_a_name_that_is_not_exported_is_an_attribute_error():
     import rl_gns
 
     with pytest.raises(AttributeError, match="no attribute 'nonesuch'"):
         _ = rl_gns.nonesuch
-    assert {"NoiseScale", "RunConfig"} <= set(dir(rl_gns))
+    assert {"NoiseScale", "NoiseScaleMeter", "RunConfig"} <= set(dir(rl_gns))
