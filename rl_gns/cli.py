@@ -21,7 +21,7 @@ from rl_gns import __version__
 from rl_gns.config import ConfigError, RunConfig, config_id
 from rl_gns.config_file import find, load
 from rl_gns.flags import directories, parse, value_of
-from rl_gns.options import BenchOptions, MeasureOptions, SweepOptions, TrainOptions
+from rl_gns.options import BenchOptions, MeasureOptions, SelftestOptions, SweepOptions, TrainOptions
 from rl_gns.records import to_json
 
 if TYPE_CHECKING:
@@ -195,6 +195,19 @@ def bench(arguments: list[str]) -> int:
     return int(any(v.verdict == "fail" for v in result.verdicts.values()))
 
 
+def selftest(arguments: list[str]) -> int:
+    """Hold estimates against known answers."""
+    options = parse(SelftestOptions, SelftestOptions(), arguments, "rl-gns selftest")
+    from rl_gns.study import selftest as tests
+
+    result = tests.selftest(lambda words: print(words, file=sys.stderr, flush=True))
+    if options.json:
+        print(json.dumps(to_json(result)))
+    else:
+        tests.show(result)
+    return int(not result.passed)
+
+
 def report(arguments: list[str]) -> int:
     """Words and figures from run directories alone."""
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -246,6 +259,7 @@ VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "measure": (measure, "freeze a policy and collect until its noise scale resolves"),
     "sweep": (sweep, "a grid of batch sizes and seeds, and the knee of the front"),
     "status": (status, "how runs stand, from their directories alone"),
+    "selftest": (selftest, "estimates against known answers, without a game; exit code 1 if anything is off"),
     "bench": (bench, "how fast each part and the whole are, and what the probe costs"),
     "report": (report, "plain words and figures from run directories"),
 }

@@ -70,3 +70,11 @@ class BenchOptions:
     """Show where the seconds of a rollout go, and nothing else."""
     json: bool = False
     """Print the result as one JSON object."""
+
+
+@dataclass(frozen=True)
+class SelftestOptions:
+    """Hold the instrument against known answers: no game, one core, under a minute. Exit code 1 if anything is off."""
+
+    json: bool = False
+    """Print the result as one JSON object."""

@@ -18,6 +18,7 @@ OPTIONS = {
     "measure": cli.MeasureOptions(),
     "sweep": cli.SweepOptions(),
     "bench": cli.BenchOptions(),
+    "selftest": cli.SelftestOptions(),
 }
 
 
