@@ -65,7 +65,7 @@ class Row:
 
 def judge(scales: list[NoiseScale], truth: float) -> Row:
     """The row of one cell."""
-    low, high = np.array([(s.low, np.inf if s.high is None else s.high) for s in scales]).T
+    low, high = np.array([(s.low, s.high) for s in scales]).T
     means = np.array([(s.signal_sq, s.noise_trace) for s in scales])
     resolved = np.array([s.resolved for s in scales])
     cov = np.cov(means.T)
