@@ -108,6 +108,9 @@ class NoiseConfig:
     """J, disjoint sets of columns, at most one a column; fewer than 8 never resolve."""
     window_env_steps: int = 500_000
     """Signal and trace are pooled over the last so many env steps."""
+    across_env_steps: int = 250_000
+    """Gradients are averaged across rollouts with weights that fall by e in so many env steps (they then weigh as many
+    rollouts as a window of twice that; a shorter one is used where they turn); 0: not at all."""
     confidence: float = 0.95
     """Coverage of the intervals."""
 
@@ -124,6 +127,8 @@ class ControlConfig:
     """fixed: batch.size throughout. follow: towards kappa x B_simple, from the first resolved interval on."""
     part: Literal["policy", "rest", "total"] = "policy"
     """Whose noise scale is followed."""
+    estimator: Literal["updates", "across"] = "updates"
+    """Which noise scale is followed: pooled over updates, or from gradients averaged across them."""
     kappa: float = 1.0
     """follow wants kappa x B_simple: at 1 a step gains half of what the full gradient would (McCandlish et al. 2.2)."""
     hysteresis: float = 2.0

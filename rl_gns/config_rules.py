@@ -41,6 +41,7 @@ LEAST = {
     "noise.every": 0,
     "noise.groups": 2,
     "noise.window-env-steps": 1,
+    "noise.across-env-steps": 0,
     "control.max-batch-size": 1,
     "control.hysteresis": 1,
     "checkpoint.every-env-steps": 1,
@@ -109,3 +110,5 @@ def _check_control(config: RunConfig) -> None:
         raise ConfigError(f"--control.max-batch-size: {control.max_batch_size} is below batch.size; {batch.size} fits")
     if config.noise.every == 0:
         raise ConfigError("--noise.every: 0 leaves --control.policy follow nothing to follow; 1 or more is needed")
+    if control.estimator == "across" and config.noise.across_env_steps == 0:
+        raise ConfigError("--noise.across-env-steps: 0 leaves --control.estimator across nothing; 250000 is usual")

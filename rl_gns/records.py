@@ -113,11 +113,11 @@ class NoiseScale:
     reason: str | None = logged("", "why not resolved; null where resolved")
     env_steps_needed: int | None = logged("env steps", "about how many more until resolved; null if unknown, 0 if so")
     n_groups: int = logged("groups", "J, the disjoint sets of columns")
-    env_steps: int = logged("env steps", "valid env steps in the estimate")
-    n_rollouts: int = logged("rollouts", "probes pooled")
+    env_steps: int = logged("env steps", "valid env steps in the estimate; across: their number at equal weights")
+    n_rollouts: int = logged("rollouts", "probes pooled; across: their number at equal weights")
     first_version: int = logged("version", "first policy version in the estimate")
     last_version: int = logged("version", "last policy version in the estimate")
-    pooling: str = logged("", "`updates` (over training) or `frozen` (one policy)")
+    pooling: str = logged("", "`updates` (within rollouts), `across` (over a window of them) or `frozen` (one policy)")
     key_id: str | None = logged("", "which noise scales may be compared: those of one key", default=None)
     batch_size: int | None = logged("env steps", "B of the newest probe in it; null where not known", default=None)
     batch_size_env_steps: int | None = logged(
@@ -129,6 +129,16 @@ class NoiseScale:
     long_run_ratio: float | None = logged(
         "1", "frozen only: long-run over within-rollout noise trace, how columns persist", default=None
     )
+    window_env_steps: float | None = logged(
+        "env steps", "across only: the chosen window, in which weights fall by a factor of e", default=None
+    )
+    coherence: float | None = logged(
+        "1",
+        "across only: signal_sq of the longest window over the mean of single rollouts; null where that is <= 0",
+        default=None,
+    )
+    coherence_low: float | None = logged("1", "lower end of its interval", default=None)
+    coherence_high: float | None = logged("1", "upper end; null where unbounded", default=None)
 
 
 @dataclass(frozen=True)
@@ -204,6 +214,9 @@ class UpdateRecord:
     probes_left_out: int = logged("probes", "kept out of the pool so far: coupled, off-policy or not finite")
     probe_groups: int | None = logged("groups", "J of this rollout's probe")
     noise: dict[str, NoiseScale] | None = logged("", "part -> noise scale pooled over the window; see below")
+    noise_across: dict[str, NoiseScale] | None = logged(
+        "", "part -> noise scale across rollouts, from a window's mean gradients; null where off"
+    )
     evaluation_return: float | None = logged(
         "score", "mean raw return of complete episodes of the policy after this rollout; null where none was due"
     )
@@ -243,6 +256,7 @@ class RunResult:
     episodes: int = logged("episodes", "finished")
     goals: list[GoalCrossing] = logged("", "one a goal")
     noise: dict[str, NoiseScale] | None = logged("", "the last pooled noise scales")
+    noise_across: dict[str, NoiseScale] | None = logged("", "the last across rollouts")
     skipped_steps: int = logged("steps", "optimizer steps skipped for a gradient that was not finite")
     late_blocks: int = logged("blocks", "late or duplicate blocks dropped")
     refused_blocks: int = logged("blocks", "that were not what was asked for, and dropped")

@@ -16,6 +16,7 @@ import numpy as np
 
 from rl_gns.config import RunConfig
 from rl_gns.learn.learner import Learner
+from rl_gns.noise.across import Across
 from rl_gns.noise.controller import Observation, decide, initial
 from rl_gns.noise.moments import signal_and_trace
 from rl_gns.noise.pooling import Pool
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from rl_gns.rollout.sources import Collected, SegmentSource
 
 CONTROL = ("batch_size",)
+Estimates = dict[str, dict[str, NoiseScale] | None]
+"""Estimator (`updates`, `across`) -> part -> noise scale; None where there is none yet."""
 COUNTERS = ("update", "env_steps", "optimizer_steps", "episodes", "generation")
 
 
@@ -37,13 +40,15 @@ class Trainer:
         self.config, self.learner, self._source = config, learner, source
         self.update = self.env_steps = self.optimizer_steps = self.episodes = self.generation = 0
         self._pool = Pool(config.noise.window_env_steps, config.noise.confidence)
+        across = config.noise.across_env_steps
+        self._across = Across(across, config.noise.confidence, config.seed) if across else None
         self._control = initial(config)
         self._update_seconds: float | None = None
         self._finished: deque[tuple[float, int]] = deque(maxlen=config.return_episodes)
 
     def run(self) -> Iterator[UpdateRecord]:
         """Train until the budget is spent, one record a rollout; whoever drains the loop may stop earlier."""
-        noise = self._pool.noise_scales()
+        noise = self._noise_scales()
         while not self.over():
             clock = Clock()
             self._control, batch_size, learning_rate = decide(self._control, self._observe(noise))
@@ -51,7 +56,7 @@ class Trainer:
             collected = self._source.collect(self.config.collectors(batch_size), self.config.batch.segment_steps)
             batch = self.learner.prepare(collected.blocks)
             clock.lap("collect")
-            moments = self.learner.probe(batch) if self._probe_is_due() else None
+            moments = self._probe(batch) if self._probe_is_due() else None
             clock.lap("probe")
             stats = self.learner.update(batch, learning_rate)
             clock.lap("update")
@@ -71,13 +76,27 @@ class Trainer:
     def _probe_is_due(self) -> bool:
         return self.config.noise.every > 0 and self.update % self.config.noise.every == 0
 
-    def _estimate(self, moments: GroupMoments | None) -> dict[str, NoiseScale] | None:
+    def _probe(self, batch: Batch) -> GroupMoments:
+        """Moments for the pool; the gradients, 2 x J x P numbers, enter the sums across rollouts and are let go."""
+        gradients = self.learner.group_gradients(batch)
+        moments = self.learner.moments(batch, gradients)
+        if self._across:
+            parts = {"policy": gradients.policy.cpu().numpy(), "rest": gradients.rest.cpu().numpy()}
+            self._across.add(parts, moments, self.env_steps + batch.env_steps)
+        return moments
+
+    def _estimate(self, moments: GroupMoments | None) -> Estimates:
         if moments is not None:
             self._pool.add(moments, self.env_steps)
-        return self._pool.noise_scales()
+        return self._noise_scales()
 
-    def _observe(self, noise: dict[str, NoiseScale] | None) -> Observation:
-        part = noise[self.config.control.part] if noise else None
+    def _noise_scales(self) -> Estimates:
+        across = self._across.noise_scales() if self._across else None
+        return {"updates": self._pool.noise_scales(), "across": across}
+
+    def _observe(self, noise: Estimates) -> Observation:
+        followed = noise[self.config.control.estimator]
+        part = followed[self.config.control.part] if followed else None
         return Observation(part, self.env_steps, self.optimizer_steps, self.return_mean(), self._update_seconds)
 
     def _count(self, batch: Batch, collected: Collected, stats: UpdateStats) -> None:
@@ -95,7 +114,7 @@ class Trainer:
         batch: Batch,
         collected: Collected,
         moments: GroupMoments | None,
-        noise: dict[str, NoiseScale] | None,
+        noise: Estimates,
         stats: UpdateStats,
         clock: Clock,
     ) -> UpdateRecord:
@@ -131,7 +150,8 @@ class Trainer:
             probe_noise_trace=trace,
             probe_groups=moments.n_groups if moments else None,
             probes_left_out=sum(self._pool.skipped.values()),
-            noise=noise,
+            noise=noise["updates"],
+            noise_across=noise["across"],
             evaluation_return=None,
             evaluation_env_steps=None,
             **clock.seconds(),
@@ -144,6 +164,7 @@ class Trainer:
             "counters": counters,
             "finished": [list(pair) for pair in self._finished],
             "pool": self._pool.state(),
+            "across": self._across.state() if self._across else None,
             "control": {name: getattr(self._control, name) for name in CONTROL},
             "learner": self.learner.state(),
             "source": self._source.state(),
@@ -155,6 +176,7 @@ class Trainer:
             setattr(self, name, state["counters"][name])
         self._finished.extend((r, n) for r, n in state["finished"])
         self._pool = Pool.from_state(state["pool"])
+        self._across = Across.from_state(state["across"]) if state["across"] else None
         self._control = dataclasses.replace(self._control, **state["control"])
         self.learner.restore(state["learner"])
         self._source.restore(state["source"], generation=self.generation + 1)

@@ -58,6 +58,7 @@ CHANGES_A_RUN = {
     "noise.every": (SMALL, 2),
     "noise.groups": (SMALL, 4),
     "noise.window_env_steps": (SMALL, 10),
+    "noise.across_env_steps": (SMALL, 0),
     "noise.confidence": (SMALL, 0.5),
     "control.policy": (SMALL, "follow"),
     "atari.frame_size": (PIXELS, 48),
@@ -77,6 +78,7 @@ READ_ELSEWHERE = {
     "evaluation_episodes",
     "checkpoint.every_env_steps",
     "control.part",  # control.*: tests/noise/test_controller.py, and inside a run tests/test_control.py
+    "control.estimator",
     "control.kappa",
     "control.hysteresis",
     "control.max_batch_size",
@@ -192,6 +194,11 @@ def test_a_wrong_setting_is_named(table, words):
         ({"learner": {"learning_rate": -1.0}}, "--learner.learning-rate: -1.0 is no rate"),
         ({"learner": {"gamma": 1.5}}, "--learner.gamma: 1.5 is not in .0, 1.; the nearest is 1"),
         ({"noise": {"confidence": 1.0}}, "--noise.confidence: 1.0"),
+        ({"noise": {"across_env_steps": -1}}, "--noise.across-env-steps: -1 is too small; the least is 0"),
+        (
+            {"noise": {"across_env_steps": 0}, "control": {"policy": "follow", "estimator": "across"}},
+            "--noise.across-env-steps: 0 leaves",
+        ),
         ({"env": "Cartpole"}, "did you mean 'CartPole'"),
     ],
 )

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 from tiny import BANDIT, CARTPOLE, bandit_with_policy, config, numbers, trainer
 
 from envs.bandits import true_noise_scale
@@ -20,13 +21,17 @@ FOLLOW = {
 }
 
 
-def test_a_followed_bandit_comes_to_its_true_noise_scale():
+@pytest.mark.parametrize("estimator", ["updates", "across"])
+def test_a_followed_bandit_comes_to_its_true_noise_scale(estimator):
     """The policy stands still (learning rate 1e-9) at a true noise scale of 285 env steps: B goes up from 128 and ends
     within a factor of 2 x hysteresis (fixed seed; first resolved intervals are wide), and columns follow it."""
     logits = (2.0, -2.0)
-    run = trainer(config(BANDIT, FOLLOW))
+    run = trainer(config(BANDIT, FOLLOW | {"control": FOLLOW["control"] | {"estimator": estimator}}))
     run.restore(bandit_with_policy(run.config, logits, 0.0))
     records = list(run.run())
+    followed = [(r.noise if estimator == "updates" else r.noise_across) or {} for r in records]
+    for before, r in zip(followed, records[1:], strict=False):
+        assert r.decision.saw_b_simple == (before["policy"].b_simple if before else None)
     signal_sq, noise_trace = true_noise_scale(np.array(logits), 0.0)
     moves = [r for r in records if r.decision.moved]
     assert moves and moves[0].batch_size == 256 and all(r.decision.saw_resolved for r in moves)

@@ -63,6 +63,9 @@ def test_a_noise_scale_is_drawn_as_far_as_it_is_known():
     assert drawn(resolved=True, **whole) == {f"noise/policy/{name}": value for name, value in whole.items()}
     assert drawn(resolved=False, b_simple=900.0, low=500.0, high=None) == {"noise/policy/low": 500.0}
     assert drawn(resolved=False, b_simple=None, low=0.0, high=None) == {}
+    across = {**scale, "resolved": True, "b_simple": 900.0, "coherence": 0.5}
+    tags = dict(scalars({**record, "noise_across": {"policy": across}}))
+    assert (tags["noise_across/policy/b_simple"], tags["noise_across/policy/coherence"]) == (900.0, 0.5)
     assert dict(scalars({**record, "noise": None})).keys().isdisjoint({"noise", "noise/policy/low"})
 
 

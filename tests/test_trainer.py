@@ -146,6 +146,20 @@ def test_a_bandits_noise_scale_pooled_over_training():
     assert found.n_rollouts == len(records) and found.resolved
     assert found.low < noise_trace / signal_sq < found.high
     assert found.noise_trace == pytest.approx(noise_trace, rel=0.05)
+    across = records[-1].noise_across["policy"]
+    assert across.resolved and across.low < noise_trace / signal_sq < across.high
+    assert across.pooling == "across" and across.first_version == 0 and across.last_version == len(records) - 1
+    assert across.coherence_low < 1 < across.coherence_high, "the gradient stands still"
+
+
+def test_gradients_are_averaged_across_rollouts_only_where_asked():
+    _, records = finished(config(CARTPOLE, {"noise": {"every": 2}}))
+    assert records[0].noise_across is None, "the first rollout scales its own advantages: coupled"
+    assert all(set(r.noise_across) == {"policy", "rest", "total"} for r in records[2:])
+    assert records[2].noise_across == records[3].noise_across != records[4].noise_across
+    (off, bare), (on, _) = (finished(config(CARTPOLE, {"noise": {"across_env_steps": n}})) for n in (0, 10**6))
+    assert all(r.noise_across is None for r in bare) and off.state()["across"] is None
+    assert fingerprint(on.learner) == fingerprint(off.learner)
 
 
 def test_a_coupled_normaliser_is_never_pooled():

@@ -36,8 +36,12 @@ class GroupGradients:
 
 
 def column_groups(n_columns: int, n_groups: int) -> list[np.ndarray]:
-    """At most `n_groups` disjoint runs of neighbouring columns, as equal as they can be; all columns are used."""
-    return np.array_split(np.arange(n_columns), min(n_groups, n_columns))
+    """At most J = `n_groups` disjoint sets of columns: column n is in group n mod J, however many there are.
+
+    Where columns are added the old ones stay in their groups, so that sums over rollouts stay independent.
+    """
+    n_groups = min(n_groups, n_columns)
+    return [np.arange(first, n_columns, n_groups) for first in range(n_groups)]
 
 
 def group_gradients(

@@ -22,6 +22,8 @@ transitions.
 (False, '2 groups: at least 8 are needed')
 """
 
+from rl_gns.noise.across import Across
+from rl_gns.noise.decayed import DecayedMoments, WindowEstimate
 from rl_gns.noise.front import Front, fit_front, largest_useful_batch
 from rl_gns.noise.interval import autocorrelation_time, fieller
 from rl_gns.noise.moments import (
@@ -40,6 +42,8 @@ from rl_gns.noise.predict import PooledPrediction, Prediction, pool_predictions,
 from rl_gns.noise.scale import frozen_scale, pool, pool_series, single
 
 __all__ = [
+    "Across",
+    "DecayedMoments",
     "Front",
     "FrozenEstimate",
     "FrozenMoments",
@@ -47,6 +51,7 @@ __all__ = [
     "Pool",
     "PooledPrediction",
     "Prediction",
+    "WindowEstimate",
     "autocorrelation_time",
     "fieller",
     "fit_front",

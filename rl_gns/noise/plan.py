@@ -1,7 +1,7 @@
 """How many more env steps an interval needs, and under which law it narrows.
 
-Let h be the half width of the interval of |G|^2 after n env steps. Over training, h falls as 1/sqrt(n). On a frozen
-policy products of group sums have a variance of 2 tr(Sigma^2) / n^2 + 4 G' Sigma G / n. With the noise along G as
+Let h be the half width of the interval of |G|^2 after n env steps. Averaged over training, h falls as 1/sqrt(n). Where
+group sums are held (on a frozen policy, or across the rollouts of a window) their products have a variance of 2 tr(Sigma^2) / n^2 + 4 G' Sigma G / n. With the noise along G as
 strong as it is along itself, G' Sigma G / |G|^2 = tr(Sigma^2) / tr(Sigma), and with the first term doubled, as by the
 delete-one-group jackknife where noise dominates (Efron and Stein 1981), h^2 is proportional to phi^2 + phi with
 phi = B_simple / n: h falls as 1/n while noise dominates and as 1/sqrt(n) once n exceeds B_simple. The trace is known
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from rl_gns.records import NoiseScale
 
 POOLED_LAW = "1/sqrt(n)"
-FROZEN_LAW = "1/n while n < B_simple, then 1/sqrt(n)"
+SUMS_LAW = "1/n while n < B_simple, then 1/sqrt(n)"
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,12 @@ def plan(scale: NoiseScale, precision: float = math.inf) -> Plan:
     """
     if not precision > 0:
         raise ValueError(f"precision must be positive, got {precision}")
-    law = FROZEN_LAW if scale.pooling == "frozen" else POOLED_LAW
+    law = SUMS_LAW if scale.pooling != "updates" else POOLED_LAW
     if scale.low <= 0:
         return Plan(None, law)
     half_width = scale.noise_trace / scale.low - max(scale.signal_sq, 0.0)
     needed = more_env_steps(
-        scale.signal_sq, scale.noise_trace, half_width, scale.env_steps, scale.pooling == "frozen", precision
+        scale.signal_sq, scale.noise_trace, half_width, scale.env_steps, scale.pooling != "updates", precision
     )
     return Plan(None if needed is None else math.ceil(needed), law)
 
@@ -54,18 +54,19 @@ def more_env_steps(
     noise_trace: float,
     half_width: float,
     env_steps: float,
-    frozen: bool,
+    sums_held: bool,
     precision: float = math.inf,
 ) -> float | None:
     """More env steps until h / |G|^2 is `signal_precision(precision)`, for h = `half_width` after `env_steps` now.
 
-    A signal at or below zero counts as signal_sq + half_width. None where that is not positive, or nothing is known.
+    `sums_held`: products of group sums over all n, not a mean over rollouts. A signal at or below zero counts as
+    signal_sq + half_width. None where that is not positive, or nothing is known.
     """
     signal = signal_sq if signal_sq > 0 else signal_sq + half_width
     if signal <= 0 or not math.isfinite(half_width) or noise_trace <= 0:
         return None
     shrink = half_width / (signal * signal_precision(precision))
-    if not frozen:
+    if not sums_held:
         return max(0.0, env_steps * (shrink**2 - 1))
     b_simple = noise_trace / signal
     phi = b_simple / env_steps

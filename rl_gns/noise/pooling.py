@@ -44,9 +44,9 @@ class Pool:
         if moments.key != self.key:
             self.key = moments.key
             self._clear()
-        obstacle = _obstacle(moments)
-        if obstacle:
-            self.skipped[obstacle] += 1
+        reason = obstacle(moments)
+        if reason:
+            self.skipped[reason] += 1
             return
         size = int(moments.env_steps.sum())
         self._rollouts.append((size, moments.n_groups, moments.policy_version, int(at_env_steps), moments.batch_size))
@@ -119,7 +119,8 @@ def _in_training_steps(scale: NoiseScale, spacing: float, window_env_steps: floa
     return dataclasses.replace(scale, env_steps_needed=None, reason=reason)
 
 
-def _obstacle(moments: GroupMoments) -> str | None:
+def obstacle(moments: GroupMoments) -> str | None:
+    """Why these moments are never pooled, a key of `Pool.skipped`; None where they may be."""
     if moments.coupled:
         return "coupled"
     if moments.off_policy:

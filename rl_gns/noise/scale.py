@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from rl_gns.noise.blocks import MIN_BLOCKS, block_spread
+from rl_gns.noise.decayed import WindowEstimate
 from rl_gns.noise.interval import fieller, jackknife_covariance, student_quantile
 from rl_gns.noise.moments import FrozenMoments, leave_one_out, signal_and_trace
 from rl_gns.noise.plan import more_env_steps
@@ -193,6 +194,37 @@ def frozen_scale(
     )
 
 
+def across_scale(
+    window: WindowEstimate,
+    part: Part = "policy",
+    confidence: float = 0.95,
+    relative_variance: float = 0.0,
+    **facts: Any,
+) -> NoiseScale:
+    """Noise scale over a window of rollouts: mean noise_trace over the signal_sq of the mean gradient.
+
+    Interval: delete-one-group jackknife (a group leaves every rollout), to which a projection of the gradients adds the
+    `relative_variance` of its squared norms; Fieller with t of J - 1 degrees of freedom.
+    """
+    n_groups, values = len(window.deleted), window.values[[0, 2]]
+    cov = jackknife_covariance(window.deleted[:, [0, 2]])
+    cov[0, 0] += relative_variance * values[0] ** 2
+    return _noise_scale(
+        part,
+        mean=values,
+        cov=cov,
+        dof=n_groups - 1,
+        confidence=confidence,
+        hopeless=_hopeless(n_groups, coupled=False),
+        n_groups=n_groups,
+        env_steps=round(window.env_steps),
+        n_rollouts=round(window.n_rollouts),
+        pooling="across",
+        window_env_steps=window.window_env_steps,
+        **facts,
+    )
+
+
 def _noise_scale(
     part: Part,
     mean: np.ndarray,
@@ -212,8 +244,8 @@ def _noise_scale(
     quantile = student_quantile(confidence, max(dof, MIN_BLOCKS - 2))
     if cov is not None:
         low, high, excludes_zero = fieller(signal_sq, noise_trace, cov, student_quantile(confidence, dof))
-        half_width, frozen = quantile * math.sqrt(cov[0, 0]), facts["pooling"] == "frozen"
-        needed = more_env_steps(signal_sq, noise_trace, half_width, facts["env_steps"], frozen)
+        half_width, sums_held = quantile * math.sqrt(cov[0, 0]), facts["pooling"] != "updates"
+        needed = more_env_steps(signal_sq, noise_trace, half_width, facts["env_steps"], sums_held)
     reasons = [*hopeless, *shortage, *([] if excludes_zero else [_signal_reason(signal_sq, cov)])]
     if hopeless or needed is None:
         needed = None

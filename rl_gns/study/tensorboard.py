@@ -60,8 +60,8 @@ def scalars(record: dict[str, Any]) -> Iterator[tuple[str, float]]:
     """(tag, value) of every number of a record as it is on disk, fields of fields as `field/part`. What is missing is
     left out, and so is a B_simple that has not resolved; its limits stand where they are known."""
     for name, value in record.items():
-        if name == "noise":
-            yield from _noise_scalars(value or {})
+        if name in ("noise", "noise_across"):
+            yield from _noise_scalars(name, value or {})
         else:
             yield from _numbers(name, value)
 
@@ -74,12 +74,13 @@ def _numbers(name: str, value: Any) -> Iterator[tuple[str, float]]:
         yield name, value
 
 
-def _noise_scalars(noise: dict[str, dict[str, Any]]) -> Iterator[tuple[str, float]]:
+def _noise_scalars(name: str, noise: dict[str, dict[str, Any]]) -> Iterator[tuple[str, float]]:
     for part, scale in noise.items():
         shown = {"b_simple": scale["resolved"], "low": scale["low"] and scale["low"] > 0, "high": True}
-        for name, known in shown.items():
-            if known and scale[name] is not None:
-                yield f"noise/{part}/{name}", scale[name]
+        shown |= {"coherence": True} if name == "noise_across" else {}
+        for number, known in shown.items():
+            if known and scale[number] is not None:
+                yield f"{name}/{part}/{number}", scale[number]
 
 
 def _summary_writer() -> type:

@@ -96,9 +96,9 @@ def _stopped(records: list[dict[str, Any]], config: RunConfig) -> str | None:
 
 def _result(records: list[dict[str, Any]], config: RunConfig) -> RunResult:
     last = records[-1]
-    same = ("env_steps", "optimizer_steps", "learning_rate", "return_mean", "episodes", "noise", "skipped_steps")
+    same = ("env_steps", "optimizer_steps", "learning_rate", "return_mean", "episodes", "skipped_steps")
     return RunResult(
-        **{name: last[name] for name in same},
+        **{name: last[name] for name in (*same, "noise", "noise_across")},
         env=config.env,
         seed=config.seed,
         config_id=config_id(config),

@@ -144,8 +144,15 @@ def test_group_gradients_on_cuda_equal_the_cpus(rollout):
 def test_groups_are_whole_columns_and_use_them_all():
     groups = column_groups(10, 4)
     assert [len(g) for g in groups] == [3, 3, 2, 2]
-    assert np.concatenate(groups).tolist() == list(range(10))
+    assert sorted(np.concatenate(groups).tolist()) == list(range(10))
     assert len(column_groups(3, 8)) == 3
+
+
+def test_columns_that_join_move_no_other_to_another_group():
+    """Sums of groups over rollouts stay independent while the batch size grows by columns."""
+    before, after = column_groups(24, 16), column_groups(64, 16)
+    assert all(set(old) <= set(new) for old, new in zip(before, after, strict=True))
+    assert len({len(g) for g in after}) == 1
 
 
 def test_blocks_are_laid_out_by_collector(rollout):

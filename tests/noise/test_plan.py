@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rl_gns.noise import plan, pool_series
-from rl_gns.noise.plan import FROZEN_LAW, POOLED_LAW, more_env_steps, signal_precision
+from rl_gns.noise.plan import SUMS_LAW, POOLED_LAW, more_env_steps, signal_precision
 
 from .coverage import frozen_scales, generator
 from .simulate import World, independent
@@ -47,7 +47,7 @@ def test_frozen_plans_are_right_within_30_percent(ratio, rank, rollouts):
     """From a frozen set whose env steps are B_simple / 4 (noise dominates) or 2 B_simple, J = 16."""
     world = World(ratio, 16, rank)
     plans = [plan(scale, PRECISION) for scale in frozen_scales(world, 150, generator("now"), rollouts)]
-    assert {p.law for p in plans} == {FROZEN_LAW}
+    assert {p.law for p in plans} == {SUMS_LAW}
     total = round(rollouts + np.median([p.env_steps for p in plans]) / 16)
     width = half_width(frozen_scales(world, 60, generator("then"), total))
     print(f"planned {total} rollouts after {rollouts}, half width there {width:.3f}")
@@ -57,12 +57,12 @@ def test_frozen_plans_are_right_within_30_percent(ratio, rank, rollouts):
 
 def test_the_laws_by_hand():
     """Half width twice the signal: pooled 4 times the env steps; frozen at phi = 100 about 2 times, at 0.01 about 4."""
-    assert more_env_steps(1.0, 50.0, 2.0, 1000, frozen=False) == pytest.approx(3000)
-    assert more_env_steps(1.0, 1e5, 2.0, 1000, frozen=True) == pytest.approx(1000, rel=0.02)
-    assert more_env_steps(1.0, 10.0, 2.0, 1000, frozen=True) == pytest.approx(3000, rel=0.03)
-    assert more_env_steps(1.0, 50.0, 0.5, 1000, frozen=True) == 0
-    assert more_env_steps(-1.0, 50.0, 3.0, 1000, frozen=False) == pytest.approx(1000 * (1.5**2 - 1))
-    assert more_env_steps(-3.0, 50.0, 2.0, 1000, frozen=False) is None
+    assert more_env_steps(1.0, 50.0, 2.0, 1000, sums_held=False) == pytest.approx(3000)
+    assert more_env_steps(1.0, 1e5, 2.0, 1000, sums_held=True) == pytest.approx(1000, rel=0.02)
+    assert more_env_steps(1.0, 10.0, 2.0, 1000, sums_held=True) == pytest.approx(3000, rel=0.03)
+    assert more_env_steps(1.0, 50.0, 0.5, 1000, sums_held=True) == 0
+    assert more_env_steps(-1.0, 50.0, 3.0, 1000, sums_held=False) == pytest.approx(1000 * (1.5**2 - 1))
+    assert more_env_steps(-3.0, 50.0, 2.0, 1000, sums_held=False) is None
 
 
 @pytest.mark.parametrize("precision", [0.05, 0.25, 1.0])
