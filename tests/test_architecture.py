@@ -24,6 +24,7 @@ ROOMS = {
     "noise": ["rl_gns.noise"],
     "base": [
         "rl_gns.records",
+        "rl_gns.measurement",
         "rl_gns.segments",
         "rl_gns.config",
         "rl_gns.config_rules",

@@ -7,8 +7,8 @@ import pytest
 from tiny import BANDIT, CARTPOLE, bandit_with_policy, config, numbers, trainer
 
 from envs.bandits import true_noise_scale
+from rl_gns.noise.held import frozen_scale
 from rl_gns.noise.moments import FrozenMoments
-from rl_gns.noise.scale import frozen_scale
 from rl_gns.rollout.sources import LocalSource
 from rl_gns.study.build import make_learner
 from rl_gns.study.train import train

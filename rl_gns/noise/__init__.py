@@ -25,6 +25,7 @@ transitions.
 from rl_gns.noise.across import Across
 from rl_gns.noise.decayed import DecayedMoments, WindowEstimate
 from rl_gns.noise.front import Front, fit_front, largest_useful_batch
+from rl_gns.noise.held import frozen_scale
 from rl_gns.noise.interval import autocorrelation_time, fieller
 from rl_gns.noise.moments import (
     FrozenEstimate,
@@ -39,7 +40,7 @@ from rl_gns.noise.moments import (
 from rl_gns.noise.plan import Plan, plan
 from rl_gns.noise.pooling import Pool
 from rl_gns.noise.predict import PooledPrediction, Prediction, pool_predictions, predict_front
-from rl_gns.noise.scale import frozen_scale, pool, pool_series, single
+from rl_gns.noise.scale import pool, pool_series, single
 
 __all__ = [
     "Across",

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from rl_gns.noise.decayed import DecayedMoments, WindowEstimate
+from rl_gns.noise.held import across_scale
 from rl_gns.noise.interval import fieller, jackknife_covariance, student_quantile
 from rl_gns.noise.moments import gram_signal_trace, leave_one_out
 from rl_gns.noise.pooling import obstacle
 from rl_gns.noise.projection import DIMENSIONS, Projection
-from rl_gns.noise.scale import across_scale
 from rl_gns.records import PARTS, GroupMoments, MomentsKey, NoiseScale, Part
 
 LADDER = (1.0, 1 / 4, 1 / 16)
@@ -27,6 +27,8 @@ TOLERANCE = 1.0
 """Standard errors by which a shorter window's signal may be larger. Simulated: at 1 a standing gradient keeps the
 longest window in nine of ten cases, and turning lowers the signal by at most 1.2 half-widths of its interval on
 average; at 1.5 by twice that."""
+
+COUNTERS = ("_n_groups", "_began_at", "_first_version", "_last_version", "_batch_size", "_batch_size_rollouts")
 
 
 class Across:
@@ -50,7 +52,8 @@ class Across:
 
     def _clear(self, n_groups: int) -> None:
         self._n_groups = n_groups
-        self._began_at = self._first_version = self._last_version = 0
+        self._began_at = self._first_version = self._last_version = self._batch_size_rollouts = 0
+        self._batch_size: int | None = None
         self._windows = [DecayedMoments(share * self.window_env_steps) for share in LADDER]
         self._scales: dict[str, NoiseScale] | None = None
 
@@ -58,7 +61,7 @@ class Across:
         """The rollout that ended at E = `at_env_steps`: `gradients` {'policy', 'rest'} -> [J, P], and their moments."""
         n_parameters = gradients["policy"].shape[1]
         if self._projection is None or self._projection.n_parameters != n_parameters:
-            self._projection, self.key = Projection(n_parameters, self._seed, self._dimensions), None
+            self._projection, self._n_groups = Projection(n_parameters, self._seed, self._dimensions), 0
         if moments.key != self.key or moments.n_groups != self._n_groups:
             self.key = moments.key
             self._clear(moments.n_groups)
@@ -70,10 +73,13 @@ class Across:
         if not self._windows[0].weight:
             self._began_at, self._first_version = at_env_steps - env_steps, moments.policy_version
         self._last_version, self._scales = moments.policy_version, None
+        if moments.batch_size != self._batch_size:
+            self._batch_size, self._batch_size_rollouts = moments.batch_size, 0
+        self._batch_size_rollouts += 1
         projected = {part: self._projection(matrix) for part, matrix in gradients.items()}
         within = {part: _within(moments.gram[part], moments.env_steps) for part in PARTS}
         for window in self._windows:
-            window.add(projected, within, env_steps, at_env_steps)
+            window.add(projected, within, env_steps, at_env_steps, begins_anew=self._batch_size_rollouts == 1)
 
     def estimates(self, part: Part) -> list[WindowEstimate]:
         """Of each window, the longest first."""
@@ -87,23 +93,27 @@ class Across:
 
     def _scale(self, part: Part) -> NoiseScale:
         windows = self.estimates(part)
+        chosen = windows[longest_steady(windows)]
         scale = across_scale(
-            windows[longest_steady(windows)],
+            chosen,
             part,
             self.confidence,
             self._projection.relative_variance,
             first_version=self._first_version,
             last_version=self._last_version,
-            key_id=self.key.id,
+            key_id=self.key.id if self.key else None,
+            batch_size=self._batch_size,
+            batch_size_env_steps=round(chosen.newest_share * chosen.env_steps),
+            batch_size_rollouts=self._batch_size_rollouts,
             **coherence(windows[0], self.confidence),
         )
         return in_training_steps(scale, self._windows[0].ended_at - self._began_at)
 
     def state(self) -> dict[str, Any]:
         """Everything: plain JSON values and arrays."""
-        plain = ("window_env_steps", "confidence", "_seed", "_dimensions", "_n_groups", "_began_at", "_first_version")
+        plain = ("window_env_steps", "confidence", "_seed", "_dimensions", *COUNTERS)
         return {
-            **{name.lstrip("_"): getattr(self, name) for name in (*plain, "_last_version")},
+            **{name.lstrip("_"): getattr(self, name) for name in plain},
             "n_parameters": self._projection.n_parameters if self._projection else None,
             "key": dataclasses.asdict(self.key) if self.key else None,
             "windows": [window.state() for window in self._windows],
@@ -116,8 +126,8 @@ class Across:
         across.key = MomentsKey(**state["key"]) if state["key"] else None
         if state["n_parameters"] is not None:
             across._projection = Projection(state["n_parameters"], state["seed"], state["dimensions"])
-        for name in ("n_groups", "began_at", "first_version", "last_version"):
-            setattr(across, f"_{name}", state[name])
+        for name in COUNTERS:
+            setattr(across, name, state[name.lstrip("_")])
         across._windows = [DecayedMoments.from_state(window) for window in state["windows"]]
         return across
 

@@ -31,7 +31,7 @@ import numpy as np
 
 from rl_gns.records import Part
 
-NUMBERS = ("weight", "weight_sq", "spread", "ended_at")
+NUMBERS = ("weight", "weight_sq", "spread", "newest", "ended_at")
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,8 @@ class WindowEstimate:
     """W^2 / sum_t w_t^2 / N_t: equally weighted env steps whose mean would be as noisy."""
     n_rollouts: float
     """W^2 / sum_t w_t^2: rollouts likewise."""
+    newest_share: float
+    """Of the weight: that of the rollouts since the batch size was last changed."""
     window_env_steps: float
 
     @property
@@ -63,7 +65,7 @@ class DecayedMoments:
 
     def __init__(self, window_env_steps: float) -> None:
         self.window_env_steps = window_env_steps
-        self.weight = self.weight_sq = self.spread = 0.0
+        self.weight = self.weight_sq = self.spread = self.newest = 0.0
         self.ended_at = 0.0
         self._sums: dict[str, np.ndarray] = {}
         self._within: dict[str, np.ndarray] = {}
@@ -74,16 +76,18 @@ class DecayedMoments:
         within: Mapping[str, np.ndarray],
         env_steps: float,
         at_env_steps: float,
+        begins_anew: bool = False,
     ) -> None:
         """A rollout of N_t = `env_steps` that ended at E_t = `at_env_steps`.
 
         `gradients` {'policy', 'rest'} -> [J, K]; `within` part -> [J + 1, 2]: its (signal_sq, noise_trace) from all
-        groups, then without group 0, 1, ...
+        groups, then without group 0, 1, ... `begins_anew`: the first one after a change of the batch size.
         """
         fade = math.exp((self.ended_at - at_env_steps) / self.window_env_steps) if self.weight else 0.0
         self.weight = fade * self.weight + env_steps
         self.weight_sq = fade**2 * self.weight_sq + env_steps**2
         self.spread = fade**2 * self.spread + env_steps
+        self.newest = (0.0 if begins_anew else fade * self.newest) + env_steps
         self.ended_at = float(at_env_steps)
         for sums, new in ((self._sums, gradients), (self._within, within)):
             for part, values in new.items():
@@ -103,6 +107,7 @@ class DecayedMoments:
             deleted=np.column_stack([deleted, within[1:]]),
             env_steps=self.weight**2 / self.spread,
             n_rollouts=self.weight**2 / self.weight_sq,
+            newest_share=self.newest / self.weight,
             window_env_steps=self.window_env_steps,
         )
 

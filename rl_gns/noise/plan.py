@@ -1,11 +1,12 @@
 """How many more env steps an interval needs, and under which law it narrows.
 
 Let h be the half width of the interval of |G|^2 after n env steps. Averaged over training, h falls as 1/sqrt(n). Where
-group sums are held (on a frozen policy, or across the rollouts of a window) their products have a variance of 2 tr(Sigma^2) / n^2 + 4 G' Sigma G / n. With the noise along G as
-strong as it is along itself, G' Sigma G / |G|^2 = tr(Sigma^2) / tr(Sigma), and with the first term doubled, as by the
-delete-one-group jackknife where noise dominates (Efron and Stein 1981), h^2 is proportional to phi^2 + phi with
-phi = B_simple / n: h falls as 1/n while noise dominates and as 1/sqrt(n) once n exceeds B_simple. The trace is known
-much better than the signal, so the interval of B_simple is about [B / (1 + delta), B / (1 - delta)], delta = h / |G|^2.
+group sums are held (on a frozen policy, or across the rollouts of a window) their products have a variance of
+2 tr(Sigma^2) / n^2 + 4 G' Sigma G / n. With the noise along G as strong as it is along itself, G' Sigma G / |G|^2 =
+tr(Sigma^2) / tr(Sigma), and with the first term doubled, as by the delete-one-group jackknife where noise dominates
+(Efron and Stein 1981), h^2 is proportional to phi^2 + phi with phi = B_simple / n: h falls as 1/n while noise dominates
+and as 1/sqrt(n) once n exceeds B_simple. The trace is known much better than the signal, so the interval of B_simple is
+about [B / (1 + delta), B / (1 - delta)], delta = h / |G|^2.
 """
 
 from __future__ import annotations

@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 
 from rl_gns.noise.blocks import MIN_BLOCKS, block_spread
-from rl_gns.noise.decayed import WindowEstimate
 from rl_gns.noise.interval import fieller, jackknife_covariance, student_quantile
-from rl_gns.noise.moments import FrozenMoments, leave_one_out, signal_and_trace
+from rl_gns.noise.moments import leave_one_out, signal_and_trace
 from rl_gns.noise.plan import more_env_steps
-from rl_gns.records import PARTS, GroupMoments, MomentsKey, NoiseScale, Part
+from rl_gns.records import PARTS, GroupMoments, NoiseScale, Part
 
 MIN_GROUPS = 8
 COUPLED = "groups are coupled by the rollout's own advantage statistics"
@@ -53,13 +52,13 @@ def pool_series(
     spread = block_spread(values, weights, batch_size)
     few = spread.n_blocks < MIN_BLOCKS
     missing = max(1, MIN_BLOCKS * spread.block_rollouts - n) * total / n if few else 0.0
-    return _noise_scale(
+    return noise_scale(
         part,
         mean=weights @ values / total,
         cov=spread.cov,
         dof=spread.dof,
         confidence=confidence,
-        hopeless=_hopeless(n_groups, coupled),
+        hopeless=hopeless_reasons(n_groups, coupled),
         shortage=[f"{spread.n_blocks} blocks: at least {MIN_BLOCKS} are needed"] if few else [],
         missing_env_steps=missing,
         unit=unit,
@@ -141,13 +140,13 @@ def single(moments: GroupMoments, part: Part | None = None, confidence: float = 
     part, cov = _part([moments], part), None
     if moments.n_groups > 2:
         cov = jackknife_covariance(np.stack(leave_one_out(moments.gram[part], moments.env_steps), axis=1))
-    return _noise_scale(
+    return noise_scale(
         part,
         mean=np.array(signal_and_trace(moments, part)),
         cov=cov,
         dof=moments.n_groups - 1,
         confidence=confidence,
-        hopeless=_hopeless(moments.n_groups, moments.coupled, moments.off_policy),
+        hopeless=hopeless_reasons(moments.n_groups, moments.coupled, moments.off_policy),
         n_groups=moments.n_groups,
         env_steps=int(moments.env_steps.sum()),
         **_newest_batch(np.array([moments.env_steps.sum()]), batch_sizes([moments.batch_size])),
@@ -159,73 +158,7 @@ def single(moments: GroupMoments, part: Part | None = None, confidence: float = 
     )
 
 
-def frozen_scale(
-    frozen: FrozenMoments,
-    part: Part = "policy",
-    confidence: float = 0.95,
-    *,
-    key: MomentsKey | None = None,
-    batch_size: int | None = None,
-    policy_version: int = 0,
-    off_policy: bool = False,
-) -> NoiseScale:
-    """Noise scale of one frozen policy: noise_trace within rollouts over signal_sq across groups.
-
-    Interval: delete-one-group jackknife (a group leaves every rollout), Fieller with t of J - 1 degrees of freedom.
-    """
-    estimate = frozen.estimate(part)
-    ratio = estimate.long_run_ratio
-    return _noise_scale(
-        part,
-        mean=np.array([estimate.signal_sq, estimate.noise_trace]),
-        cov=jackknife_covariance(estimate.deleted),
-        dof=frozen.n_groups - 1,
-        confidence=confidence,
-        hopeless=_hopeless(frozen.n_groups, key is not None and key.coupled, off_policy),
-        n_groups=frozen.n_groups,
-        env_steps=frozen.env_steps,
-        batch_size=batch_size,
-        n_rollouts=frozen.n_rollouts,
-        first_version=policy_version,
-        last_version=policy_version,
-        pooling="frozen",
-        key_id=key.id if key else None,
-        long_run_ratio=ratio if math.isfinite(ratio) else None,
-    )
-
-
-def across_scale(
-    window: WindowEstimate,
-    part: Part = "policy",
-    confidence: float = 0.95,
-    relative_variance: float = 0.0,
-    **facts: Any,
-) -> NoiseScale:
-    """Noise scale over a window of rollouts: mean noise_trace over the signal_sq of the mean gradient.
-
-    Interval: delete-one-group jackknife (a group leaves every rollout), to which a projection of the gradients adds the
-    `relative_variance` of its squared norms; Fieller with t of J - 1 degrees of freedom.
-    """
-    n_groups, values = len(window.deleted), window.values[[0, 2]]
-    cov = jackknife_covariance(window.deleted[:, [0, 2]])
-    cov[0, 0] += relative_variance * values[0] ** 2
-    return _noise_scale(
-        part,
-        mean=values,
-        cov=cov,
-        dof=n_groups - 1,
-        confidence=confidence,
-        hopeless=_hopeless(n_groups, coupled=False),
-        n_groups=n_groups,
-        env_steps=round(window.env_steps),
-        n_rollouts=round(window.n_rollouts),
-        pooling="across",
-        window_env_steps=window.window_env_steps,
-        **facts,
-    )
-
-
-def _noise_scale(
+def noise_scale(
     part: Part,
     mean: np.ndarray,
     cov: np.ndarray | None,
@@ -237,8 +170,10 @@ def _noise_scale(
     unit: float = 1.0,
     **facts: Any,
 ) -> NoiseScale:
-    """`hopeless`: reasons that more env steps do not mend; `shortage`: reasons that they do. `mean` and `cov` are in
-    units of `unit` gradient^2."""
+    """The record of mean [2] (signal, trace) and its covariance [2, 2], both in units of `unit` gradient^2.
+
+    `hopeless`: reasons that more env steps do not mend; `shortage`: reasons that they do.
+    """
     signal_sq, noise_trace = float(mean[0]), float(mean[1])
     low, high, excludes_zero, needed = 0.0, math.inf, False, None
     quantile = student_quantile(confidence, max(dof, MIN_BLOCKS - 2))
@@ -272,7 +207,8 @@ def _signal_reason(signal_sq: float, cov: np.ndarray | None) -> str:
     return "signal's interval touches zero" if signal_sq > 0 else "signal's estimate is not above zero"
 
 
-def _hopeless(n_groups: int, coupled: bool, off_policy: bool = False) -> list[str]:
+def hopeless_reasons(n_groups: int, coupled: bool, off_policy: bool = False) -> list[str]:
+    """Why no number of env steps would resolve this."""
     few = [f"{n_groups} groups: at least {MIN_GROUPS} are needed"] if n_groups < MIN_GROUPS else []
     return few + ([COUPLED] if coupled else []) + ([OFF_POLICY] if off_policy else [])
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from rl_gns.records import Decision, Fault, GoalCrossing, Measurement, NoiseScale, RunResult, UpdateRecord
+from rl_gns.measurement import Measurement
+from rl_gns.records import Decision, Fault, GoalCrossing, NoiseScale, RunResult, UpdateRecord
 
 FILES = {
     "metrics.jsonl: one line a rollout": UpdateRecord,

@@ -14,9 +14,10 @@ import numpy as np
 from rl_gns.config import ConfigError, RunConfig
 from rl_gns.learn.batch import Batch
 from rl_gns.learn.learner import Learner
+from rl_gns.measurement import Measurement
+from rl_gns.noise.held import frozen_scale
 from rl_gns.noise.moments import FrozenMoments, mean_cosine
-from rl_gns.noise.scale import frozen_scale
-from rl_gns.records import PARTS, Fault, Measurement, MomentsKey, NoiseScale
+from rl_gns.records import PARTS, Fault, MomentsKey, NoiseScale
 from rl_gns.rollout.generations import MEASURED_ON
 from rl_gns.rollout.sources import SegmentSource
 from rl_gns.rundir import RunDir, write_json

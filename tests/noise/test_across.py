@@ -257,3 +257,19 @@ def test_state_through_a_checkpoint_changes_no_bit(tmp_path, dimensions):
 def test_misuse_is_refused_in_words():
     with pytest.raises(ValueError, match="window_env_steps"):
         Across(0)
+
+
+def test_what_came_since_the_batch_size_changed_is_known():
+    """After 6 rollouts at B and 2 at 2 B: weights fade alike, so the share is (2 + 2 f) / (2 + 2 f + f^2 + ...)."""
+    rng, f = np.random.default_rng(21), np.exp(-1 / 20)
+    across = Across(20 * B)
+    for t, size in enumerate([1] * 6 + [2] * 2):
+        g = rng.standard_normal((J, P))
+        across.add({"policy": g, "rest": g}, moments_of(g, size * STEPS, batch_size=size * B), (t + 1) * B)
+    scale = across.noise_scales()["policy"]
+    window = across.estimates("policy")[0]
+    share = (2 + 2 * f) / (2 + 2 * f + sum(f**k for k in range(2, 8)))
+    assert window.newest_share == pytest.approx(share)
+    assert (scale.batch_size, scale.batch_size_rollouts) == (2 * B, 2)
+    chosen = next(w for w in across.estimates("policy") if w.window_env_steps == scale.window_env_steps)
+    assert scale.batch_size_env_steps == round(chosen.newest_share * chosen.env_steps)

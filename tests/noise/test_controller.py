@@ -21,7 +21,7 @@ def scale(b_simple, resolved=True, batch_size=256, new=1000, new_rollouts=10):
         noise_trace=b_simple,
         b_simple=b_simple,
         low=b_simple / 2,
-        high=b_simple * 2 if resolved else None,
+        high=b_simple * 2 if resolved else math.inf,
         confidence=0.95,
         resolved=resolved,
         reason=None if resolved else "the signal's interval touches zero",

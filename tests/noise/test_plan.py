@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rl_gns.noise import plan, pool_series
-from rl_gns.noise.plan import SUMS_LAW, POOLED_LAW, more_env_steps, signal_precision
+from rl_gns.noise.plan import POOLED_LAW, SUMS_LAW, more_env_steps, signal_precision
 
 from .coverage import frozen_scales, generator
 from .simulate import World, independent
