@@ -73,7 +73,18 @@ def test_a_changed_batch_a_kept_noise_scale_and_faults_are_said(records):
     until = f"{plain['env_steps']:,}"
     assert words["batch size"] == f"512 env steps (of 1,024 a rollout); 128 until env step {until}"
     assert words["B_simple (policy)"] == b_simple_words(plain["noise"]["policy"])
-    assert words["faults"] == "1 optimizer steps skipped, 2 actors replaced"
+    before = f"{plain['env_steps'] - plain['used_env_steps']:,}"
+    assert words["faults"] == f"1 optimizer steps skipped, 2 actors replaced since env step {before}"
+
+
+def test_a_rollouts_own_faults_are_summed_and_those_so_far_are_not(records):
+    progress, plain = Progress(10_000), [to_json(record) for record in records[:4]]
+    faults = [{"skipped_steps": 1, "replaced_actors": 2}, {"replaced_actors": 1, "refused_blocks": 1}, {}, {}]
+    for record, own in zip(plain, faults, strict=True):
+        progress.add({**record, "skipped_steps": 1, **own})
+    assert progress.faults() == {"skipped_steps": 1, "replaced_actors": 3, "refused_blocks": 1}
+    said = "1 optimizer steps skipped, 3 actors replaced, 1 blocks refused"
+    assert progress.words()["faults"] == said, "the whole run was seen: no `since`"
 
 
 def test_words_carry_no_more_than_the_interval_does(records):

@@ -192,7 +192,7 @@ def test_a_mistake_is_one_line(tmp_path, monkeypatch, capsys, record, arguments,
 
 def test_json_is_one_object_a_run_with_units(tmp_path, capsys, record):
     faulty = {**record, "replaced_actors": 2, "refused_blocks": 0}
-    written(tmp_path / "a", [record, faulty])
+    written(tmp_path / "a", [faulty, record])
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "config.toml").write_text("env = [")
     assert main(["status", str(tmp_path), "--json"]) == 0
@@ -202,6 +202,23 @@ def test_json_is_one_object_a_run_with_units(tmp_path, capsys, record):
     assert whole["env_steps_per_second"] == pytest.approx(rate, rel=1e-9)
     assert whole["noise"] == record["noise"]["policy"] and whole["faults"] == {"replaced_actors": 2}
     assert set(whole) == set(damaged) and damaged["state"] == "damaged" and damaged["env_steps"] is None
+
+
+def test_faults_are_those_of_all_records_read_and_say_since_when(tmp_path, capsys, record):
+    """The second record covers a minute, so the first is read only where the second is quick."""
+    step = record["used_env_steps"]
+    own = [{"replaced_actors": 2}, {"replaced_actors": 1, "refused_blocks": 1}, {"skipped_steps": 4}]
+    records = [{**record, "update": i, "env_steps": step * (i + 1), **own[i]} for i in range(3)]
+    whole = look(written(tmp_path / "whole", records), "whole")
+    records[1]["seconds"] = 100.0
+    tail = look(written(tmp_path / "tail", records), "tail")
+    assert whole.progress.words()["faults"] == "4 optimizer steps skipped, 3 actors replaced, 1 blocks refused"
+    since = f"since env step {step:,}"
+    said = f"4 optimizer steps skipped, 1 actors replaced {since}, 1 blocks refused {since}"
+    assert tail.progress.words()["faults"] == said
+    assert facts(whole)["faults_since_env_steps"] == 0 and facts(tail)["faults_since_env_steps"] == step
+    assert main(["status", str(tmp_path / "tail")]) == 0
+    assert f"faults {said}" in capsys.readouterr().out
 
 
 def test_it_loads_nothing_heavy(tmp_path, record):

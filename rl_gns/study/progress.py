@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from typing import Any
 
 RATE_SECONDS = 60.0
@@ -13,7 +13,9 @@ FAULTS = {
     "replaced_actors": "actors replaced",
     "refused_blocks": "blocks refused",
 }
-"""Field of a record, a count so far -> what is said of it. Older records have fewer of them."""
+"""Field of a record -> what is said of it. Older records have fewer of them."""
+SO_FAR = ("skipped_steps",)
+"""Those that a record counts from the run's beginning; it holds the others of its own rollout alone."""
 
 
 class Progress:
@@ -26,6 +28,9 @@ class Progress:
         """The newest noise scale of the policy part."""
         self.batch_change: tuple[int, int] | None = None
         """(batch size before, env steps when it changed) of the newest change seen."""
+        self.since_env_steps: int | None = None
+        """Env steps before the first record seen; 0: the whole run was seen. None before the first record."""
+        self._summed: Counter[str] = Counter()
         self._recent: deque[tuple[int, float]] = deque()
 
     def add(self, record: dict[str, Any]) -> None:
@@ -34,6 +39,9 @@ class Progress:
             self.batch_change = self.last["batch_size"], self.last["env_steps"]
         if record["noise"]:
             self.noise = record["noise"]["policy"]
+        if self.since_env_steps is None:
+            self.since_env_steps = record["env_steps"] - record["used_env_steps"]
+        self._summed.update({name: record.get(name, 0) for name in FAULTS if name not in SO_FAR})
         self._recent.append((record["used_env_steps"], record["seconds"]))
         while self.seconds_covered() - self._recent[0][1] >= RATE_SECONDS:
             self._recent.popleft()
@@ -63,8 +71,15 @@ class Progress:
         return min(1.0, self.env_steps / self.total_env_steps)
 
     def faults(self) -> dict[str, int]:
-        """Field -> count so far, of those that happened."""
-        return {name: self.last[name] for name in FAULTS if self.last.get(name)} if self.last else {}
+        """Field -> count, of those that happened: SO_FAR in the whole run, the others since `since_env_steps`."""
+        counts = {**self._summed, **{name: self.last.get(name) for name in SO_FAR if self.last}}
+        return {name: counts[name] for name in FAULTS if counts.get(name)}
+
+    def fault_words(self) -> str:
+        """`1 optimizer steps skipped, 2 actors replaced since env step 12,000`; empty where nothing happened."""
+        since = f" since env step {self.since_env_steps:,}" if self.since_env_steps else ""
+        counts = self.faults().items()
+        return ", ".join(f"{n:,} {FAULTS[name]}{'' if name in SO_FAR else since}" for name, n in counts)
 
     def words(self) -> dict[str, str]:
         """What -> how much, with units, in the order that it is shown."""
@@ -78,7 +93,7 @@ class Progress:
             "env steps a second": number(self.env_steps_per_second()),
             "ETA": duration(self.seconds_left()),
         }
-        return words | ({"faults": fault_words(self.faults())} if self.faults() else {})
+        return words | ({"faults": self.fault_words()} if self.faults() else {})
 
     def _batch_words(self) -> str:
         now = f"{self.last['batch_size']:,} env steps (of {self.last['requested_env_steps']:,} a rollout)"
@@ -102,11 +117,6 @@ def b_simple_words(scale: dict[str, Any]) -> str:
 def return_words(return_mean: float | None) -> str:
     """The smoothed return, or why there is none."""
     return "no episode finished yet" if return_mean is None else f"{return_mean:.2f}"
-
-
-def fault_words(faults: dict[str, int]) -> str:
-    """`2 actors replaced, 1 blocks refused`."""
-    return ", ".join(f"{count:,} {FAULTS[name]}" for name, count in faults.items())
 
 
 def number(value: float | None) -> str:

@@ -146,7 +146,10 @@ def newest_records(path: Path) -> list[dict[str, Any]]:
 
 
 def facts(status: RunStatus) -> dict[str, Any]:
-    """One run for programs: units in the names, null for what is not known; to_json makes it plain."""
+    """One run for programs: units in the names, null for what is not known; to_json makes it plain.
+
+    Of `faults`, skipped_steps counts from the run's beginning, the others since faults_since_env_steps.
+    """
     config, progress, running = status.config, status.progress, status.state == "running"
     last = (progress.last or {}) if progress else {}
     known = ("env_steps", "optimizer_steps", "return_mean", "batch_size")
@@ -164,4 +167,5 @@ def facts(status: RunStatus) -> dict[str, Any]:
         "seconds_left": progress.seconds_left() if progress and running else None,
         "seconds_since_write": status.seconds_since_write,
         "faults": progress.faults() if progress else {},
+        "faults_since_env_steps": progress and progress.since_env_steps,
     }

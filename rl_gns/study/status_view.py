@@ -14,7 +14,7 @@ from rich.text import Text
 
 from rl_gns.records import to_json
 from rl_gns.study.live import SECONDS_BETWEEN_LINES, print_line, progress_table
-from rl_gns.study.progress import b_simple_words, duration, fault_words, number, return_words
+from rl_gns.study.progress import b_simple_words, duration, number, return_words
 from rl_gns.study.status import RunStatus, check_directories, facts, survey
 
 SECONDS_BETWEEN_LOOKS = 2.0
@@ -100,15 +100,7 @@ def table(runs: Sequence[RunStatus], directories: Sequence[Path]) -> Table | Tex
     if len(runs) == 1:
         return progress_table(runs[0].name, words(runs[0]), runs[0].progress.share if runs[0].progress else 0.0)
     drawn = Table(title=Text(f"{', '.join(map(str, directories))}: {_count(runs)}"), show_lines=True)
-    for heading in (
-        "run",
-        "state",
-        "env steps",
-        "return",
-        "batch size",
-        "B_simple (policy)",
-        "env steps a second; ETA",
-    ):
+    for heading in HEADINGS:
         drawn.add_column(heading, overflow="fold")
     for run in runs:
         drawn.add_row(*map(Text, _row(run)))
@@ -123,7 +115,7 @@ def _row(run: RunStatus) -> list[str]:
         return [*first, "", "", "", "", ""]
     progress, last = run.progress, run.progress.last
     if progress.faults():
-        first[1] += f"\n{fault_words(progress.faults())}"
+        first[1] += f"\n{progress.fault_words()}"
     eta = f"\n{duration(progress.seconds_left())}" if run.state == "running" else ""
     return [
         *first,
