@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -11,20 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
-import envs
 from rl_gns.config import RunConfig
 from rl_gns.learn.learner import Learner
 from rl_gns.learn.model import one_thread
 from rl_gns.rollout.collector import Collector
+from rl_gns.rollout.sources import local_threads
 from rl_gns.segments import SegmentBlock
 from rl_gns.study.build import make_learner
-
-
-def hosting_threads(config: RunConfig) -> int:
-    """Threads that host the collectors: one an actor; in this process as many as LocalSource takes."""
-    if config.actors:
-        return config.actors
-    return len(os.sched_getaffinity(0)) if envs.spec(config.env).kind == "pixels" else 1
 
 
 class Components:
@@ -33,11 +25,11 @@ class Components:
     def __init__(self, config: RunConfig):
         self._config, self.learner = config, make_learner(config)
         self._steps = config.batch.segment_steps
-        self._pool = ThreadPoolExecutor(hosting_threads(config), initializer=torch.set_num_threads, initargs=(1,))
+        threads = config.actors or local_threads(config.env)
+        self._pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
         self._rng = [np.random.default_rng(c) for c in range(config.batch.columns)]
-        n_collectors = config.batch.columns // config.rollout.columns_per_collector
         with one_thread():
-            self.collectors = [Collector(config, c) for c in range(n_collectors)]
+            self.collectors = [Collector(config, c) for c in range(config.collectors(config.batch.size))]
             self.blocks = list(self._pool.map(self._block, self.collectors))
         self._state = self.learner.state()
 

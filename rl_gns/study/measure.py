@@ -103,8 +103,7 @@ class _Freeze:
 
     def _rollout(self) -> Batch:
         sizes = self._config.batch
-        collectors = sizes.columns // self._config.rollout.columns_per_collector
-        collected = self._segments.collect(collectors, sizes.segment_steps)
+        collected = self._segments.collect(self._config.collectors(sizes.size), sizes.segment_steps)
         self._burn_in += sum(b.burn_in_env_steps for b in collected.blocks)
         self._faults += collected.faults
         return self._learner.prepare(collected.blocks)
