@@ -117,31 +117,38 @@ def measure(arguments: list[str]) -> int:
     """Freeze a policy and measure its noise scale."""
     options = parse(MeasureOptions, MeasureOptions(run=_preset(arguments)), arguments, "rl-gns measure")
     _check_measure(options, arguments)
-    from rl_gns.study.measure import measure as measure_fresh
-    from rl_gns.study.measure import measure_run
-    from rl_gns.study.progress import b_simple_words
-
-    def watch(env_steps: int, noise: dict[str, NoiseScale]) -> None:
-        words = b_simple_words(to_json(noise["policy"]))
-        print(f"{env_steps:,} env steps: B_simple {words}", file=sys.stderr, flush=True)
-
-    precision = options.precision or math.inf
-    if options.run_dir:
-        measured = measure_run(Path(options.run_dir), options.max_env_steps, precision, options.run.actors, watch)
-    else:
-        measured = measure_fresh(options.run, options.max_env_steps, precision, watch)
-    if options.json:
-        print(json.dumps(to_json(measured)))
-        return 0
     from rl_gns.report.summary import measurement_words
 
-    print("\n".join(measurement_words(to_json(measured))))
+    measured = _measured(options, options.precision or math.inf)
+    print(json.dumps(measured) if options.json else "\n".join(measurement_words(measured)))
     return 0
+
+
+def _measured(options: MeasureOptions, precision: float) -> dict[str, Any]:
+    """The measurement as it is on disk."""
+    from rl_gns.study.initialisations import measure_fresh
+    from rl_gns.study.measure import Watch, measure_run
+    from rl_gns.study.progress import b_simple_words
+
+    def watch(seed: int | None = None) -> Watch:
+        def show(env_steps: int, noise: dict[str, NoiseScale]) -> None:
+            which = "" if seed is None else f"seed {seed}, "
+            words = b_simple_words(to_json(noise["policy"]))
+            print(f"{which}{env_steps:,} env steps: B_simple {words}", file=sys.stderr, flush=True)
+
+        return show
+
+    run, most = options.run, options.max_env_steps
+    if options.run_dir:
+        return to_json(measure_run(Path(options.run_dir), most, precision, run.actors, watch()))
+    return measure_fresh(run, options.initialisations, most, precision, runs_root(), watch)
 
 
 def _check_measure(options: MeasureOptions, arguments: list[str]) -> None:
     if options.max_env_steps < 1 or options.precision < 0:
         raise ConfigError("--max-env-steps: at least 1 is needed; --precision: at least 0")
+    if options.initialisations < 1:
+        raise ConfigError(f"--initialisations: {options.initialisations} is too small; the least is 1")
     if not options.run_dir:
         return
     read = {"run-dir", "actors", "max-env-steps", "precision", "json", "no-json"}

@@ -8,6 +8,34 @@ from rl_gns.records import Fault, MomentsKey, NoiseScale, logged
 
 
 @dataclass(frozen=True)
+class Spread:
+    """One part's noise scale over n fresh policies that differ in their seed alone."""
+
+    b_simple: float | None = logged(
+        "env steps", "mean noise_trace over mean signal_sq; null where that is not positive"
+    )
+    low: float = logged("env steps", "lower end of its interval, from the spread between initialisations")
+    high: float | None = logged("env steps", "upper end; null where unbounded")
+    least: float | None = logged("env steps", "smallest B_simple of a single one; null where none has a value")
+    most: float | None = logged("env steps", "largest B_simple of a single one; null where one has no value")
+    n_resolved: int = logged("1", "of how many the own interval resolved")
+    between_log_std: float | None = logged("1", "standard deviation of ln B_simple between those that resolved")
+    within_log_std: float | None = logged(
+        "1", "root mean square of ln(high / low) over twice its normal quantile: what their own intervals explain"
+    )
+
+
+@dataclass(frozen=True)
+class Initialisations:
+    """Fresh policies of several seeds, each measured alike."""
+
+    seeds: list[int] = logged("", "one a policy; the first is the measurement's own")
+    env_steps: int = logged("env steps", "of all together")
+    spread: dict[str, Spread] = logged("", "part -> what they say together")
+    noise: list[dict[str, NoiseScale]] = logged("", "part -> noise scale of each, in the order of the seeds")
+
+
+@dataclass(frozen=True)
 class Measurement:
     """measure.json: the noise scale of one frozen policy."""
 
@@ -18,12 +46,31 @@ class Measurement:
     generation: int = logged("generation", "of the columns that were measured on")
     key: MomentsKey = logged("", "what the noise scales depend on: compare only those of one key")
     noise: dict[str, NoiseScale] = logged("", "part -> frozen-policy noise scale")
-    mean_cosine: float = logged(
-        "1", "mean cosine between two groups' gradients, one rollout each; about 1 / (1 + B_simple / b)"
+    n_groups: int = logged("groups", "J, the disjoint sets of columns")
+    env_steps: int = logged("env steps", "valid env steps measured on")
+    max_env_steps: int = logged("env steps", "the most that were allowed")
+    precision: float | None = logged(
+        "1", "asked-for half width of the interval over B_simple; null: any, if it resolves"
     )
+    env_steps_needed: int | None = logged(
+        "env steps",
+        "about how many more until the policy part is that precise; 0 if it is, null if nothing can be said",
+    )
+    law: str = logged("", "how the half width of the signal's interval falls with n env steps")
+    long_run_ratio: float | None = logged("1", "of the policy part; see the noise scale's own")
+    design_effect: float | None = logged(
+        "1", "noise_trace of groups of columns over that of groups of shuffled transitions, same rows, policy part"
+    )
+    design_effect_low: float | None = logged("1", "lower end of its interval")
+    design_effect_high: float | None = logged("1", "upper end of its interval")
+    mean_cosine: float = logged("1", "mean cosine between two groups' gradients, one rollout each, policy part")
+    expected_cosine: float | None = logged("1", "1 / (1 + B_simple / b), what it is about; null without a B_simple")
     group_env_steps: float = logged("env steps", "b: mean valid env steps of a group in a rollout")
     max_ratio_error: float = logged("1", "max |ratio - 1| between learner and collectors")
     looks: int = logged("1", "how often the interval was looked at, to stop once it resolved")
     burn_in_env_steps: int = logged("env steps", "spent on desynchronising and on the first advantage statistics")
     faults: list[Fault] = logged("", "one a failed actor; see above")
     seconds: float = logged("s", "wall-clock")
+    initialisations: Initialisations | None = logged(
+        "", "fresh policies only: others of other seeds, and the spread between them; see below", default=None
+    )

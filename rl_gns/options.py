@@ -35,7 +35,9 @@ class MeasureOptions:
     run_dir: str = ""
     """Measure this run's newest checkpoint with the run's own settings (only --actors is read beside it)."""
     max_env_steps: int = 400_000
-    """Stop here if the interval has not resolved."""
+    """Stop here if the interval has not resolved (each initialisation, if the policy is fresh)."""
+    initialisations: int = 5
+    """A fresh policy: measure so many, of this seed and the next ones, each with up to max-env-steps."""
     precision: float = 0.0
     """Go on until the interval is no wider than +- this fraction of B_simple; 0: until it resolves at all."""
     json: bool = False

@@ -42,6 +42,7 @@ def one_line(capsys, *arguments):
         (["train", "--config", "sweeps/cartpole_first"], "cartpole_first.toml: a sweep's file"),
         (["train", "--goals", "nan"], "--goals: [nan]: finite returns"),
         (["measure", "--max-env-steps", "0"], "at least 1 is needed"),
+        (["measure", "--initialisations", "0"], "--initialisations: 0 is too small; the least is 1"),
         (["sweep"], "--config: a sweep needs a file"),
         (["sweep", "--config", "cartpole"], "no [sweep] table"),
         (["report", "nowhere"], "no run here"),
@@ -121,9 +122,24 @@ def test_train_measure_and_report_agree_with_their_files(capsys, tmp_path):
     assert "Frozen policy (update 5" in said and (tmp_path / "figure.png").stat().st_size > 10_000
 
 
-def test_a_fresh_policy_can_be_measured(capsys):
-    assert main(["measure", "--config", "cartpole", "--max-env-steps", "4000", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["policy"] == "fresh"
+def test_a_fresh_policy_is_measured_at_several_initialisations(capsys, tmp_path, monkeypatch):
+    """Each is kept: the same command again measures nothing, one more initialisation measures one."""
+    monkeypatch.setenv("RL_GNS_RUNS", str(tmp_path))
+    command = ["measure", "--config", "cartpole", "--max-env-steps", "4000", "--initialisations"]
+    assert main([*command, "2", "--json"]) == 0
+    said = capsys.readouterr()
+    measured = json.loads(said.out)
+    assert measured["policy"] == "fresh" and {"seed 0", "seed 1"} == {
+        line.split(",")[0] for line in said.err.splitlines()
+    }
+    assert measured["initialisations"]["seeds"] == [0, 1]
+    assert measured["initialisations"]["noise"][0] == measured["noise"] != measured["initialisations"]["noise"][1]
+    assert main([*command, "3"]) == 0
+    said = capsys.readouterr()
+    assert {line.split(",")[0] for line in said.err.splitlines()} == {"seed 2"}
+    assert "3 initialisations (seeds 0 to 2)" in said.out and "times the noise of shuffled transitions" in said.out
+    (made,) = tmp_path.iterdir()
+    assert sorted(os.listdir(made)) == ["seed0.json", "seed1.json", "seed2.json"]
 
 
 def test_a_bare_train_runs(tmp_path, monkeypatch, capsys):

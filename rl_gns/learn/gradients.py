@@ -6,7 +6,7 @@ The probe runs before the first optimizer step, at the weights that collected th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -44,16 +44,26 @@ def column_groups(n_columns: int, n_groups: int) -> list[np.ndarray]:
     return [np.arange(first, n_columns, n_groups) for first in range(n_groups)]
 
 
+def rows_by_column(batch: Batch, n_groups: int) -> list[np.ndarray]:
+    """The valid rows of J groups of whole columns."""
+    return [batch.rows_of_columns(columns) for columns in column_groups(batch.n_columns, n_groups)]
+
+
+def rows_shuffled(batch: Batch, n_groups: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """The valid rows in J random groups: transitions of one column fall apart, so that noise that they share looks like
+    signal. Only for showing how far off that is."""
+    return np.array_split(rng.permutation(batch.valid_rows()), min(n_groups, batch.n_columns))
+
+
 def group_gradients(
-    network: nn.Module, batch: Batch, n_groups: int, config: LearnerConfig, precision: str
+    network: nn.Module, batch: Batch, groups: Sequence[np.ndarray], config: LearnerConfig, precision: str
 ) -> GroupGradients:
-    """The policy's and the rest's mean gradient over the valid rows of each group.
+    """The policy's and the rest's mean gradient over the rows of each of J `groups`.
 
     The old log-probabilities are recomputed here, in the learner's precision, so that every ratio is exactly 1;
     `max_ratio_error` says how far the collector's own were off.
     """
     parameters = list(network.parameters())
-    groups = [batch.rows_of_columns(columns) for columns in column_groups(batch.n_columns, n_groups)]
     size = sum(p.numel() for p in parameters)
     sums = torch.zeros(2, len(groups), size, device=parameters[0].device)
     worst = 0.0

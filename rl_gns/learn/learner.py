@@ -12,7 +12,14 @@ import torch
 
 from rl_gns.config import RunConfig
 from rl_gns.learn.batch import Batch, Rows
-from rl_gns.learn.gradients import GroupGradients, grams, group_gradients, micro_batches
+from rl_gns.learn.gradients import (
+    GroupGradients,
+    grams,
+    group_gradients,
+    micro_batches,
+    rows_by_column,
+    rows_shuffled,
+)
 from rl_gns.learn.model import Weights, autocast, get_weights, make_network, resolve_precision
 from rl_gns.learn.ppo import LossSums, loss_sums, rest
 from rl_gns.learn.returns import EwmaStatistics
@@ -99,7 +106,14 @@ class Learner:
 
     def group_gradients(self, batch: Batch) -> GroupGradients:
         """The groups' mean gradients themselves, for measurements that keep their sums."""
-        return group_gradients(self.network, batch, self.config.noise.groups, self.config.learner, self.precision)
+        return self._gradients_of(batch, rows_by_column(batch, self.config.noise.groups))
+
+    def shuffled_gradients(self, batch: Batch, rng: np.random.Generator) -> GroupGradients:
+        """Those of as many groups of shuffled transitions, which read too little noise: for the design effect."""
+        return self._gradients_of(batch, rows_shuffled(batch, self.config.noise.groups, rng))
+
+    def _gradients_of(self, batch: Batch, groups: list[np.ndarray]) -> GroupGradients:
+        return group_gradients(self.network, batch, groups, self.config.learner, self.precision)
 
     def moments(self, batch: Batch, gradients: GroupGradients) -> GroupMoments:
         """Those gradients' dot products, with the key that says what they may be pooled with."""

@@ -100,8 +100,48 @@ def measurement_words(measured: dict[str, Any]) -> list[str]:
         lines.append(
             f"  Long-run over within-rollout noise trace: {scale['long_run_ratio']:.2f} (1: columns do not persist)."
         )
+    if measured.get("design_effect") is not None:
+        lines.append(f"  {_design_words(measured)}")
+    if measured.get("env_steps_needed"):
+        lines.append(
+            f"  {_precision_words(measured)}: about {round3(measured['env_steps_needed'])} more env steps "
+            f"(the half width falls as {measured['law']})."
+        )
     if scale.get("batch_size"):
         lines.append(f"  {advice(scale, scale['batch_size'])}")
+    return lines + _initialisation_lines(measured.get("initialisations"))
+
+
+def _design_words(measured: dict[str, Any]) -> str:
+    low, high = (measured[f"design_effect_{end}"] for end in ("low", "high"))
+    interval = f" ({round3(low)} to {round3(high)})" if low is not None and high is not None else ""
+    return (
+        f"Groups of columns show {round3(measured['design_effect'])}{interval} times the noise of shuffled "
+        f"transitions: so far off is an estimate that shuffles."
+    )
+
+
+def _precision_words(measured: dict[str, Any]) -> str:
+    precision = measured["precision"]
+    return "Until it resolves" if precision is None else f"Until +-{precision:.0%}"
+
+
+def _initialisation_lines(found: dict[str, Any] | None) -> list[str]:
+    """What several fresh policies say together, one line a part that has anything to say."""
+    if not found:
+        return []
+    n, seeds = len(found["seeds"]), found["seeds"]
+    lines = [f"  {n} initialisations (seeds {seeds[0]} to {seeds[-1]}), {found['env_steps']:,} env steps in all:"]
+    for part, spread in found["spread"].items():
+        ends = f"{round3(spread['low'])} to {'no upper limit' if spread['high'] is None else round3(spread['high'])}"
+        together = "no estimate" if spread["b_simple"] is None else round3(spread["b_simple"])
+        single = ", ".join(
+            "none" if scale[part]["b_simple"] is None else round3(scale[part]["b_simple"]) for scale in found["noise"]
+        )
+        lines.append(
+            f"    {PART_WORDS[part]}: {together} env steps ({ends}, from the spread between them); "
+            f"one by one {single}; {spread['n_resolved']} resolved."
+        )
     return lines
 
 

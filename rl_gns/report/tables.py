@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from rl_gns.measurement import Measurement
+from rl_gns.measurement import Initialisations, Measurement, Spread
 from rl_gns.records import Decision, Fault, GoalCrossing, NoiseScale, RunResult, UpdateRecord
 
 FILES = {
@@ -15,6 +15,8 @@ FILES = {
     "result.json: a finished run": RunResult,
     "A goal in result.json": GoalCrossing,
     "measure.json: a frozen policy": Measurement,
+    "Initialisations of a fresh policy": Initialisations,
+    "The spread of one part between them": Spread,
 }
 
 

@@ -16,7 +16,9 @@ from rl_gns.learn.batch import Batch
 from rl_gns.learn.learner import Learner
 from rl_gns.measurement import Measurement
 from rl_gns.noise.held import frozen_scale
-from rl_gns.noise.moments import FrozenMoments, mean_cosine
+from rl_gns.noise.interval import fieller, student_quantile
+from rl_gns.noise.moments import FrozenMoments, mean_cosine, signal_and_trace
+from rl_gns.noise.plan import plan
 from rl_gns.records import PARTS, Fault, MomentsKey, NoiseScale
 from rl_gns.rollout.generations import MEASURED_ON
 from rl_gns.rollout.sources import SegmentSource
@@ -31,6 +33,10 @@ BURN_IN_ENV_STEPS = 1024
 """Env steps a column plays under the frozen policy before they count, so that the columns are spread over whole
 episodes: about one game of Pong (a guess for others). Without it a fresh Pong policy read 17,000 env steps in its first
 rollouts, where all columns are near the start of a game, and beyond 100,000 later (measured, pong_small, seed 0)."""
+
+SHUFFLED_EVERY = 4
+"""Every so many rollouts the rows are grouped once more, shuffled, for the design effect (chosen: it doubles what the
+gradients of these rollouts cost, and two traces are known long before the signal)."""
 
 Watch = Callable[[int, dict[str, NoiseScale]], None]
 
@@ -58,8 +64,8 @@ def measure(
     with source(config) as segments:
         segments.restore(None, generation=MEASURED_ON)
         segments.publish(learner.weights(), learner.version)
-        run = _Freeze(config, learner, segments)
-        run.collect(max_env_steps, precision, watch)
+        run = _Freeze(config, learner, segments, max_env_steps, precision)
+        run.collect(watch)
     return run.measurement(state, time.perf_counter() - start)
 
 
@@ -71,27 +77,32 @@ def precise(scale: NoiseScale, precision: float) -> bool:
 class _Freeze:
     """The accumulation over rollouts of one frozen policy."""
 
-    def __init__(self, config: RunConfig, learner: Learner, segments: SegmentSource):
+    def __init__(
+        self, config: RunConfig, learner: Learner, segments: SegmentSource, max_env_steps: int, precision: float
+    ):
         self._config, self._learner, self._segments = config, learner, segments
+        self._max_env_steps, self._precision = max_env_steps, precision
         self._frozen = FrozenMoments()
         self._cosines: list[float] = []
+        self._traces: list[tuple[float, float]] = []  # of shuffled transitions, of columns
+        self._rng = np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=(2,)))
         self._ratio_error, self._burn_in, self._looks, self._off_policy = 0.0, 0, 0, False
         self._key: MomentsKey | None = None
         self._batch_size: int | None = None
         self._faults: list[Fault] = []
         self._noise: dict[str, NoiseScale] = {}
 
-    def collect(self, max_env_steps: int, precision: float, watch: Watch) -> None:
+    def collect(self, watch: Watch) -> None:
         self._calibrate()
         look = FIRST_LOOK
-        while self._frozen.env_steps < max_env_steps:
+        while self._frozen.env_steps < self._max_env_steps:
             self._add(self._rollout())
-            if self._frozen.n_rollouts >= look or self._frozen.env_steps >= max_env_steps:
+            if self._frozen.n_rollouts >= look or self._frozen.env_steps >= self._max_env_steps:
                 look = max(look + 1, int(look * LOOK_GROWTH))
                 self._looks += 1
                 self._noise = self._scales()
                 watch(self._frozen.env_steps, self._noise)
-                if precise(self._noise["policy"], precision):
+                if precise(self._noise["policy"], self._precision):
                     return
 
     def _calibrate(self) -> None:
@@ -111,6 +122,9 @@ class _Freeze:
     def _add(self, batch: Batch) -> None:
         gradients = self._learner.group_gradients(batch)
         moments = self._learner.moments(batch, gradients)
+        if self._frozen.n_rollouts % SHUFFLED_EVERY == 0:
+            shuffled = self._learner.moments(batch, self._learner.shuffled_gradients(batch, self._rng))
+            self._traces.append((signal_and_trace(shuffled, "policy")[1], signal_and_trace(moments, "policy")[1]))
         parts = {"policy": gradients.policy.cpu().numpy(), "rest": gradients.rest.cpu().numpy()}
         self._frozen.add(parts, moments.gram, moments.env_steps)
         self._cosines.append(mean_cosine(moments.gram["policy"]))
@@ -125,6 +139,9 @@ class _Freeze:
 
     def measurement(self, state: dict[str, Any] | None, seconds: float) -> Measurement:
         counters = state["counters"] if state else {"env_steps": 0, "update": 0}
+        scale, frozen = self._noise["policy"], self._frozen
+        group_env_steps = frozen.env_steps / (frozen.n_rollouts * frozen.n_groups)
+        planned = plan(scale, self._precision or math.inf)
         return Measurement(
             env=self._key.env,
             policy=f"update {counters['update']}" if state else "fresh",
@@ -133,14 +150,41 @@ class _Freeze:
             generation=MEASURED_ON,
             key=self._key,
             noise=self._noise,
+            n_groups=frozen.n_groups,
+            env_steps=frozen.env_steps,
+            max_env_steps=self._max_env_steps,
+            precision=self._precision if 0 < self._precision < math.inf else None,
+            env_steps_needed=0 if precise(scale, self._precision or math.inf) else planned.env_steps,
+            law=planned.law,
+            long_run_ratio=scale.long_run_ratio,
+            **design_effect(np.array(self._traces), self._config.noise.confidence),
             mean_cosine=float(np.mean(self._cosines)),
-            group_env_steps=self._frozen.env_steps / (self._frozen.n_rollouts * self._frozen.n_groups),
+            expected_cosine=1 / (1 + scale.b_simple / group_env_steps) if math.isfinite(scale.b_simple) else None,
+            group_env_steps=group_env_steps,
             max_ratio_error=self._ratio_error,
             looks=self._looks,
             burn_in_env_steps=self._burn_in,
             faults=self._faults,
             seconds=seconds,
         )
+
+
+def design_effect(traces: np.ndarray, confidence: float) -> dict[str, float | None]:
+    """Mean of `traces [n, 2]` by columns (second) over the mean by shuffled transitions (first), of the same rollouts.
+
+    Fieller's interval with the covariance between rollouts, t with n - 1 degrees of freedom; null ends where unbounded.
+    """
+    shuffled, columns = traces.mean(axis=0)
+    low, high = 0.0, math.inf
+    if len(traces) > 1:
+        low, high, _ = fieller(
+            shuffled, columns, np.cov(traces.T) / len(traces), student_quantile(confidence, len(traces) - 1)
+        )
+    return {
+        "design_effect": float(columns / shuffled) if shuffled > 0 else None,
+        "design_effect_low": low if low > 0 else None,
+        "design_effect_high": high if math.isfinite(high) else None,
+    }
 
 
 def measure_run(path: Path, max_env_steps: int, precision: float, actors: int, watch: Watch) -> Measurement:

@@ -8,7 +8,7 @@ import torch
 from tiny import CARTPOLE, PONG, config, fingerprint, replaced
 
 from rl_gns.learn.batch import Batch
-from rl_gns.learn.gradients import column_groups, grams, group_gradients
+from rl_gns.learn.gradients import column_groups, grams, group_gradients, rows_by_column
 from rl_gns.rollout.sources import LocalSource
 from rl_gns.study.build import make_learner
 
@@ -73,7 +73,7 @@ def test_group_means_add_up_to_the_training_passes_gradient(rollout):
     update accumulates it."""
     settings, learner, blocks = rollout
     batch = learner.prepare(blocks)
-    found = group_gradients(learner.network, batch, 8, settings.learner, "fp32")
+    found = group_gradients(learner.network, batch, rows_by_column(batch, 8), settings.learner, "fp32")
     share = torch.from_numpy(found.env_steps / found.env_steps.sum()).float()
     learner.optimizer.zero_grad()
     learner.precision = "fp32"
@@ -96,7 +96,9 @@ def test_bf16_moves_the_policy_part_by_little(rollout):
     """
     settings, learner, blocks = rollout
     batch = learner.prepare(blocks)
-    full, half = (group_gradients(learner.network, batch, 8, settings.learner, p) for p in ("fp32", "bf16"))
+    full, half = (
+        group_gradients(learner.network, batch, rows_by_column(batch, 8), settings.learner, p) for p in ("fp32", "bf16")
+    )
     error = (full.policy - half.policy).norm(dim=1) / full.policy.norm(dim=1).square().mean().sqrt()
     assert 0 < float(error.max()) < 0.02
     assert half.policy.dtype == half.rest.dtype == torch.float32
@@ -106,8 +108,8 @@ def test_micro_batches_change_rounding_only(rollout):
     settings, learner, blocks = rollout
     batch = learner.prepare(blocks)
     small = dataclasses.replace(settings.learner, micro_batch=5)
-    a = group_gradients(learner.network, batch, 8, settings.learner, "fp32")
-    b = group_gradients(learner.network, batch, 8, small, "fp32")
+    a = group_gradients(learner.network, batch, rows_by_column(batch, 8), settings.learner, "fp32")
+    b = group_gradients(learner.network, batch, rows_by_column(batch, 8), small, "fp32")
     torch.testing.assert_close(a.policy, b.policy, rtol=1e-3, atol=1e-6)
 
 
@@ -124,8 +126,8 @@ def test_the_probe_is_on_policy(rollout):
 def test_bf16_moments_are_float64_and_near_fp32(rollout):
     settings, learner, blocks = rollout
     batch = learner.prepare(blocks)
-    full = grams(group_gradients(learner.network, batch, 8, settings.learner, "fp32"))
-    half = grams(group_gradients(learner.network, batch, 8, settings.learner, "bf16"))
+    full = grams(group_gradients(learner.network, batch, rows_by_column(batch, 8), settings.learner, "fp32"))
+    half = grams(group_gradients(learner.network, batch, rows_by_column(batch, 8), settings.learner, "bf16"))
     assert half["policy"].dtype == np.float64
     assert np.trace(half["policy"]) == pytest.approx(np.trace(full["policy"]), rel=0.1)
 

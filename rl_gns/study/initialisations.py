@@ -1,0 +1,102 @@
+"""Fresh policies: several initialisations, each measured alike and kept on disk, and the spread between them.
+
+What one seed's interval says is how well that one policy is known. How much the noise scale of *a* fresh policy varies
+is another number, and no amount of env steps on one of them shows it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from rl_gns.config import RunConfig, config_id
+from rl_gns.measurement import Initialisations, Spread
+from rl_gns.noise.interval import fieller, student_quantile
+from rl_gns.records import PARTS, to_json
+from rl_gns.rundir import read_json, write_json
+from rl_gns.study.measure import Watch, measure
+
+WatchSeed = Callable[[int], Watch]
+
+
+def measure_fresh(
+    config: RunConfig,
+    initialisations: int,
+    max_env_steps: int,
+    precision: float,
+    root: Path,
+    watch: WatchSeed = lambda seed: lambda env_steps, noise: None,
+) -> dict[str, Any]:
+    """The measurement of the fresh policy of `config.seed`, as it is on disk, with those of the seeds that follow.
+
+    Each of them may take `max_env_steps`. They lie in `directory(...)`; those that are there are not measured again.
+    """
+    path, seeds = directory(config, max_env_steps, precision, root), range(config.seed, config.seed + initialisations)
+    each = []
+    for seed in seeds:
+        file = path / f"seed{seed}.json"
+        if not file.exists():
+            path.mkdir(parents=True, exist_ok=True)
+            seeded = dataclasses.replace(config, seed=seed)
+            write_json(file, to_json(measure(seeded, max_env_steps, precision, watch(seed))))
+        each.append(read_json(file))
+    return each[0] | {"initialisations": to_json(together(list(seeds), each)) if initialisations > 1 else None}
+
+
+def directory(config: RunConfig, max_env_steps: int, precision: float, root: Path) -> Path:
+    """Where the initialisations of one measurement lie: named after everything that changes their numbers."""
+    facts = [config_id(dataclasses.replace(config, seed=0)), max_env_steps, precision]
+    digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:8]
+    return root / f"fresh-{config.env}-{digest}"
+
+
+def together(seeds: list[int], each: Sequence[dict[str, Any]]) -> Initialisations:
+    """What the measurements (as on disk) of several initialisations say together."""
+    noise = [measured["noise"] for measured in each]
+    return Initialisations(
+        seeds=seeds,
+        env_steps=sum(measured["env_steps"] for measured in each),
+        spread={part: spread([scales[part] for scales in noise]) for part in PARTS},
+        noise=noise,
+    )
+
+
+def spread(scales: Sequence[dict[str, Any]]) -> Spread:
+    """Noise scales of independent policies: ratio of means, never the mean of ratios.
+
+    Interval: Fieller with the covariance of (signal_sq, noise_trace) between the n policies, t with n - 1 degrees of
+    freedom: a policy counts once, however well it is known.
+    """
+    values = np.array([(scale["signal_sq"], scale["noise_trace"]) for scale in scales])
+    signal_sq, noise_trace = values.mean(axis=0)
+    quantile = student_quantile(scales[0]["confidence"], len(scales) - 1)
+    low, high, _ = fieller(signal_sq, noise_trace, np.cov(values.T) / len(scales), quantile)
+    known = [scale["b_simple"] for scale in scales if scale["b_simple"] is not None]
+    resolved = [scale for scale in scales if scale["resolved"]]
+    between, within = _log_stds(resolved) if len(resolved) > 1 else (None, None)
+    return Spread(
+        b_simple=float(noise_trace / signal_sq) if signal_sq > 0 else None,
+        low=low,
+        high=high if math.isfinite(high) else None,
+        least=min(known, default=None),
+        most=max(known) if len(known) == len(scales) else None,
+        n_resolved=len(resolved),
+        between_log_std=between,
+        within_log_std=within,
+    )
+
+
+def _log_stds(resolved: Sequence[dict[str, Any]]) -> tuple[float, float]:
+    """Standard deviations of ln B_simple: between the policies, and what their own intervals account for."""
+    b_simple, low, high = np.array([(s["b_simple"], s["low"], s["high"]) for s in resolved]).T
+    quantile = stats.norm.ppf(0.5 + resolved[0]["confidence"] / 2)
+    within = np.log(high / low) / (2 * quantile)
+    return float(np.log(b_simple).std(ddof=1)), float(np.sqrt((within**2).mean()))
