@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from tiny import BANDIT, CARTPOLE, bandit_with_policy, config
+from tiny import BANDIT, CARTPOLE, bandit_with_policy, config, numbers
 
 from envs.bandits import ARMS, true_noise_scale
 from rl_gns.records import to_json
@@ -119,3 +119,10 @@ def test_a_fresh_measurement_is_the_one_of_its_seed(tmp_path):
     alone = to_json(measure(settings, 1000))
     assert both["noise"] == alone["noise"] and both["initialisations"]["seeds"] == [3, 4]
     assert measure_fresh(settings, 1, 1000, math.inf, tmp_path)["initialisations"] is None
+
+
+@pytest.mark.cluster
+def test_through_ray_a_measurement_has_the_same_bits():
+    settings = config(CARTPOLE)
+    local, remote = (to_json(measure(dataclasses.replace(settings, actors=n), 1500)) for n in (0, 2))
+    assert numbers(remote) == numbers(local)
