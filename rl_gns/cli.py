@@ -272,7 +272,7 @@ VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
 }
 
 AGAIN = dict.fromkeys(("train", "sweep"), "run the same command again to go on from the last checkpoint")
-AGAIN |= {"measure": "nothing was kept: a measurement starts anew", "bench": "nothing was kept"}
+AGAIN |= {"measure": "finished initialisations of a fresh policy are kept, the rest starts anew", "bench": "nothing was kept"}
 
 STATUS_USAGE = """usage: rl-gns status DIR [DIR ...] [--watch] [--json]
 
