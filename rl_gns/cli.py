@@ -244,6 +244,24 @@ def status(arguments: list[str]) -> int:
     return 0
 
 
+def fit(arguments: list[str]) -> int:
+    """The knee of every front in a file of runs, or in a sweep's directory."""
+    if not arguments or {"-h", "--help"} & set(arguments):
+        print(FIT_USAGE)
+        return 0 if arguments else 2
+    paths, given = directories(arguments, ("--json",), "fit")
+    if len(paths) != 1:
+        raise ConfigError(f"fit: one CSV file or sweep directory is needed, got {len(paths)}")
+    from rl_gns.study import fit as study
+
+    fronts = study.fit(paths[0])
+    if "--json" in given:
+        print(json.dumps(to_json(fronts)))
+    else:
+        study.show(fronts)
+    return 0
+
+
 def _preset(arguments: list[str]) -> RunConfig:
     """The settings of --config, or the defaults: what the other flags come on top of."""
     name = value_of(arguments, "config")
@@ -265,6 +283,7 @@ VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "train": (train, "train one run, measuring its noise scale; again: go on"),
     "measure": (measure, "freeze a policy and collect until its noise scale resolves"),
     "sweep": (sweep, "a grid of batch sizes and seeds, and the knee of the front"),
+    "fit": (fit, "the knee of every front in a file of runs, with its interval"),
     "status": (status, "how runs stand, from their directories alone"),
     "selftest": (selftest, "estimates against known answers, without a game; exit code 1 if anything is off"),
     "bench": (bench, "how fast each part and the whole are, and what the probe costs"),
@@ -273,6 +292,13 @@ VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
 
 AGAIN = dict.fromkeys(("train", "sweep"), "run the same command again to go on from the last checkpoint")
 AGAIN |= {"measure": "finished initialisations of a fresh policy are kept, the rest starts anew", "bench": "nothing was kept"}
+
+FIT_USAGE = """usage: rl-gns fit POINTS.csv | DIR [--json]
+
+S = S_min (1 + B_crit / B) fitted to every game and goal, by maximum likelihood in ln S, with an interval of B_crit.
+POINTS.csv: a line a run; columns game, goal_return, batch_env_steps, optimizer_steps, and as far as known learning_rate,
+epochs, reached (false: stopped at optimizer_steps short of the goal), seed, num_envs, env_steps. DIR: a sweep's.
+  --json   a list of objects, units in the names"""
 
 STATUS_USAGE = """usage: rl-gns status DIR [DIR ...] [--watch] [--json]
 

@@ -8,16 +8,23 @@ B is the batch size of one optimizer step in env steps. With epochs = 1 this is 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import optimize
 
-EDGE = 14.0
-"""How far, in ln B, the knee is looked for beyond the batch sizes of the front: a factor of 1.2 million."""
+from rl_gns.noise.curves import bent, hyperbola, power_law
+from rl_gns.noise.knee import LEAST_RATES, Knee, Points, climb, edges, f_limit, find_knee, interval, profile
+from rl_gns.noise.resample import LEAST_SEEDS, cells, seed_limit
+
 SPAN = 4.0
 """A knee counts as seen when the batch sizes reach this factor beyond it on both sides."""
+LIMIT_GAIN = 1e-6
+"""A knee whose -2 ln L is less than this below a limit of the model's is that limit: no data can tell them apart."""
+
+
+class NoFront(ValueError):
+    """The points do not make a front; the message says what is missing."""
 
 
 @dataclass(frozen=True)
@@ -40,50 +47,123 @@ class Front:
     reason: str | None
     """Why it is not resolved; None where it is."""
     rms_log: float
-    """Root mean square residual of ln S."""
+    """Root mean square residual of ln S, of the runs that reached the goal."""
     n: int
-    """Points."""
+    """Points fitted."""
+    n_reached: int
+    """Points of these that reached the goal; the others are censored at their own S."""
     batch_min: float
+    """Smallest and largest batch size of the points that reached the goal."""
     batch_max: float
     epochs: int
+    interval: str
+    """What the interval's limit was: `F` or `seeds` (resampled)."""
+    learning_rates: dict[float, float]
+    """Batch size -> most likely learning rate; empty where rates are not part of the model."""
+    widen: tuple[float, ...]
+    """Batch sizes left out because their best learning rate is not inside those tried (or fewer than 3 were)."""
+    aic: dict[str, float | None]
+    """Akaike's criterion with its small-sample correction, of `hyperbola`, `power_law` and `bent` in ln S; the least
+    is the best. None where there are too few points for it."""
 
 
-def fit_front(batch_size: np.ndarray, optimizer_steps: np.ndarray, epochs: int = 1, confidence: float = 0.9) -> Front:
-    """Least squares in ln S over points `batch_size [n]` (env steps) and `optimizer_steps [n]` (S at one goal).
+def fit_front(
+    batch_size: np.ndarray,
+    optimizer_steps: np.ndarray,
+    epochs: int = 1,
+    confidence: float = 0.9,
+    reached: np.ndarray | None = None,
+    learning_rate: np.ndarray | None = None,
+    seed: int = 0,
+) -> Front:
+    """Maximum likelihood of ln S ~ Normal(ln(S_min + epochs E_min / B) + rates, sigma^2) over one goal's runs.
 
-    For given B_crit, ln S_min is the mean of ln S - ln(1 + B_crit/B); what is left is a profile in ln B_crit. The
-    interval is {b: SSE(b) <= SSE_min (1 + F_{1,n-2}(confidence) / (n-2))}. Points that never reached the goal must be
-    left out by the caller, who knows whether that is harmless.
+    `batch_size [n]` (env steps); `optimizer_steps [n]`: S at the goal or, where `reached [n]` is False, the S at which
+    the run was stopped short of it (right-censored there; by default all reached). `learning_rate [n]` enters where
+    some batch size has at least 3: S at a batch size is then S at its best rate, see `curves`. The interval is the
+    likelihood's profile with an F quantile; where rates are chosen among cells of at least 3 seeds, with a quantile
+    from resampled seeds (`seed`). Misuse: ValueError; points that make no front: NoFront.
     """
-    batch, log_s = _checked(batch_size, optimizer_steps, epochs)
-    log_b_crit, low, high, sse = _profile(batch, log_s, confidence)
-    edges = math.log(batch.min()) - EDGE, math.log(batch.max()) + EDGE
-    if log_b_crit <= edges[0]:
-        b_crit, s_min, e_min = 0.0, math.exp(log_s.mean()), 0.0
-    elif log_b_crit >= edges[1]:
-        b_crit, s_min, e_min = None, 0.0, math.exp(np.mean(log_s + np.log(batch))) / epochs
-    else:
-        b_crit = math.exp(log_b_crit)
-        s_min = math.exp(np.mean(log_s - np.log1p(b_crit / batch)))
-        e_min = s_min * b_crit / epochs
-    low = 0.0 if low <= edges[0] else math.exp(low)
-    high = None if high >= edges[1] else math.exp(high)
-    reason = _reason(batch, b_crit, low, high)
+    points = _points(batch_size, optimizer_steps, epochs, reached, learning_rate)
+    knee = find_knee(points)
+    if knee is None:
+        sizes = ", ".join(f"{_size(b):g}" for b in points.sizes)
+        raise NoFront(f"the best learning rate is not inside those tried at enough of the batch sizes {sizes}: widen")
+    limit, how = f_limit(knee, confidence), "F"
+    if points.log_rate is not None and min(len(c) for c in cells(points)) >= LEAST_SEEDS:
+        limit, how = seed_limit(knee, confidence, np.random.default_rng(seed)), "seeds"
+    return _front(knee, interval(knee, limit), confidence, epochs, how)
+
+
+def _front(knee: Knee, ends: tuple[float, float], confidence: float, epochs: int, how: str) -> Front:
+    points, (log_s_min, log_b_crit) = knee.points, knee.fit.phi[0, :2]
+    lowest, highest = edges(points)
+    batch = np.array([_size(b) for b in points.log_batch[knee.counts & points.reached]])
+    limits = profile(knee, np.array([lowest, highest]))
+    beyond = np.array([log_b_crit <= lowest, log_b_crit >= highest])
+    flat, falling = (limits.deviance <= knee.fit.deviance + LIMIT_GAIN) | beyond
+    if flat or falling:
+        log_s_min, log_b_crit = limits.phi[int(falling), :2]
+    b_crit = None if falling else 0.0 if flat else math.exp(log_b_crit)
+    low, high = 0.0 if ends[0] <= lowest else math.exp(ends[0]), None if ends[1] >= highest else math.exp(ends[1])
+    reason = _reason(knee, batch, b_crit, low, high)
     return Front(
-        s_min=s_min,
-        e_min=e_min,
+        s_min=0.0 if falling else math.exp(log_s_min),
+        e_min=0.0 if flat else math.exp(log_s_min + log_b_crit) / epochs,
         b_crit=b_crit,
         low=low,
         high=high,
         confidence=confidence,
         resolved=reason is None,
         reason=reason,
-        rms_log=math.sqrt(sse / len(batch)),
-        n=len(batch),
+        rms_log=_rms(knee),
+        n=int(knee.counts.sum()),
+        n_reached=knee.n_reached,
         batch_min=float(batch.min()),
         batch_max=float(batch.max()),
         epochs=epochs,
+        interval=how,
+        learning_rates=_best_rates(knee),
+        widen=tuple(_size(b) for b in np.unique(points.log_batch[~knee.counts])),
+        aic=_alternatives(knee),
     )
+
+
+def _size(log_batch: float) -> float:
+    return float(f"{math.exp(log_batch):.9g}")
+
+
+def _rms(knee: Knee) -> float:
+    residual = knee.points.log_steps - knee.points.mean(hyperbola, 2)(knee.fit.phi)[0][0]
+    return math.sqrt(np.mean(residual[knee.counts & knee.points.reached] ** 2))
+
+
+def _best_rates(knee: Knee) -> dict[float, float]:
+    rates = knee.points.rates()
+    if rates is None:
+        return {}
+    sizes = np.unique(knee.points.log_batch[knee.counts])
+    best = np.exp(rates.optimum(knee.fit.phi[:, 2:], sizes)[0])
+    return {_size(b): float(r) for b, r in zip(sizes, best, strict=True)}
+
+
+def _alternatives(knee: Knee) -> dict[str, float | None]:
+    """AICc = -2 ln L + 2 k n / (n - k - 1), k parameters with sigma, n points that reached the goal."""
+    log_s_min, log_b = knee.fit.phi[0, :2]
+    middle = log_s_min + np.logaddexp(0.0, log_b - knee.points.log_batch.mean())
+    starts = {
+        "power_law": (power_law, np.array([[middle, 0.1], [middle, 0.9]])),
+        "bent": (bent, np.array([[log_s_min, log_b, s] for s in (-0.7, 0.0, 0.7)])),
+    }
+    found = {"hyperbola": (float(knee.fit.deviance[0]), knee.n_parameters)}
+    for name, (curve, start) in starts.items():
+        fit = climb(knee.points, knee.counts, curve, start)
+        found[name] = (float(fit.deviance[0]), fit.phi.shape[1])
+    return {name: _aicc(least, p + 1, knee.n_reached) for name, (least, p) in found.items()}
+
+
+def _aicc(least: float, k: int, n: int) -> float | None:
+    return least + 2 * k * n / (n - k - 1) if n > k + 1 else None
 
 
 def largest_useful_batch(batch: np.ndarray, env_steps: np.ndarray, factor: float = 1.2) -> float:
@@ -102,42 +182,12 @@ def largest_useful_batch(batch: np.ndarray, env_steps: np.ndarray, factor: float
     return float(sizes[smooth <= smooth[0] + math.log(factor) + 1e-9].max())
 
 
-def _profile(batch: np.ndarray, log_s: np.ndarray, confidence: float) -> tuple[float, float, float, float]:
-    """(ln B_crit, ln low, ln high, SSE) over a grid in ln B_crit that ends `EDGE` beyond the batch sizes."""
-    grid = np.linspace(math.log(batch.min()) - EDGE, math.log(batch.max()) + EDGE, 801)
-
-    def sse(log_b_crit: np.ndarray) -> np.ndarray:
-        residual = log_s - np.log1p(np.exp(log_b_crit)[..., None] / batch)
-        return ((residual - residual.mean(axis=-1, keepdims=True)) ** 2).sum(axis=-1)
-
-    values = sse(grid)
-    best = int(np.argmin(values))
-    at = float(grid[best])
-    if 0 < best < len(grid) - 1:
-        bounds = (grid[best - 1], grid[best + 1])
-        at = float(optimize.minimize_scalar(sse, bounds=bounds, method="bounded", options={"xatol": 1e-9}).x)
-    least = float(sse(np.float64(at)))
-    n = len(batch)
-    limit = least * (1 + stats.f.ppf(confidence, 1, n - 2) / (n - 2))
-    inside = np.append(grid[values <= limit], at)
-    low = _crossing(sse, limit, grid, float(inside.min()), -1)
-    high = _crossing(sse, limit, grid, float(inside.max()), +1)
-    return at, low, high, least
-
-
-def _crossing(sse: Callable, limit: float, grid: np.ndarray, inner: float, side: int) -> float:
-    """Where the profile leaves the limit between `inner` and the next grid point; the grid's end if there is none."""
-    beyond = grid[side * (grid - inner) > 0]
-    if not len(beyond):
-        return inner
-    outer = float(beyond[0] if side > 0 else beyond[-1])
-    return float(optimize.brentq(lambda x: float(sse(np.float64(x))) - limit, inner, outer, xtol=1e-10))
-
-
-def _reason(batch: np.ndarray, b_crit: float | None, low: float, high: float | None) -> str | None:
-    distinct = len(np.unique(batch))
+def _reason(knee: Knee, batch: np.ndarray, b_crit: float | None, low: float, high: float | None) -> str | None:
+    distinct, n = len(np.unique(batch)), int(knee.counts.sum())
     if len(batch) < 4 or distinct < 3:
         return f"{len(batch)} points at {distinct} batch sizes: at least 4 points at 3 sizes are needed"
+    if 2 * len(batch) < n:
+        return f"only {len(batch)} of {n} runs reached the goal: the knee would rest on where the others were stopped"
     if b_crit is None or b_crit > batch.max() / SPAN:
         return f"no batch size at {SPAN:g} times the knee or above: the steps still fall at the largest"
     if b_crit < batch.min() * SPAN:
@@ -147,12 +197,21 @@ def _reason(batch: np.ndarray, b_crit: float | None, low: float, high: float | N
     return None
 
 
-def _checked(batch_size: np.ndarray, optimizer_steps: np.ndarray, epochs: int) -> tuple[np.ndarray, np.ndarray]:
+def _points(batch_size, optimizer_steps, epochs: int, reached, learning_rate) -> Points:
+    """The arrays, checked; the learning rates only where some batch size has enough of them."""
     batch, steps = np.asarray(batch_size, np.float64), np.asarray(optimizer_steps, np.float64)
-    if batch.ndim != 1 or batch.shape != steps.shape or len(batch) < 3:
-        raise ValueError(f"a front needs arrays [n] of one length n >= 3, got {batch.shape} and {steps.shape}")
-    if not (np.isfinite(batch) & np.isfinite(steps) & (batch > 0) & (steps > 0)).all():
-        raise ValueError("batch sizes and optimizer steps must be positive and finite")
-    if len(np.unique(batch)) < 2 or epochs < 1:
-        raise ValueError("a front needs two different batch sizes and epochs >= 1")
-    return batch, np.log(steps)
+    there = np.ones(batch.shape, bool) if reached is None else np.asarray(reached, bool)
+    rate = None if learning_rate is None else np.asarray(learning_rate, np.float64)
+    if batch.ndim != 1 or any(x.shape != batch.shape for x in (steps, there, *([] if rate is None else [rate]))):
+        raise ValueError(f"a front needs arrays [n] of one length, got {batch.shape} and {steps.shape}")
+    if not all((np.isfinite(x) & (x > 0)).all() for x in (batch, steps, *([] if rate is None else [rate]))):
+        raise ValueError("batch sizes, optimizer steps and learning rates must be positive and finite")
+    if epochs < 1:
+        raise ValueError(f"epochs must be at least 1, got {epochs}")
+    if there.sum() < 3 or len(np.unique(batch[there])) < 2:
+        sizes = len(np.unique(batch[there]))
+        raise NoFront(
+            f"{there.sum()} runs reached the goal, at {sizes} batch sizes: n >= 3 at 2 sizes or more are needed"
+        )
+    chosen = rate is not None and any(len(np.unique(rate[batch == b])) >= LEAST_RATES for b in np.unique(batch))
+    return Points(np.log(batch), np.log(steps), there, np.log(rate) if chosen else None)

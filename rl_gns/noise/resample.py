@@ -1,0 +1,37 @@
+"""The limit of a profile interval from resampled seeds: every resample selects its learning rates anew."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rl_gns.noise.censored import Sample, maximise
+from rl_gns.noise.curves import hyperbola
+from rl_gns.noise.knee import Knee, Points
+
+RESAMPLES = 199
+"""Resamples behind a limit: its own error is then a fortieth of the probability (a choice)."""
+LEAST_SEEDS = 3
+"""Seeds a cell below which resampling them says nothing (a choice)."""
+
+
+def cells(points: Points) -> list[np.ndarray]:
+    """The points of each batch size and learning rate, as indices."""
+    keys = np.column_stack([points.log_batch, points.log_rate])
+    which = np.unique(keys, axis=0, return_inverse=True)[1].ravel()
+    return [np.flatnonzero(which == cell) for cell in range(which.max() + 1)]
+
+
+def seed_limit(knee: Knee, confidence: float, rng: np.random.Generator) -> float:
+    """The `confidence` quantile of D(b_hat) - D_min over `RESAMPLES` resamples of the seeds within each cell.
+
+    Every resample chooses its learning rates anew; the batch sizes that `knee` leaves out stay out.
+    """
+    points, free = knee.points, np.ones(knee.n_parameters, bool)
+    index = np.empty((RESAMPLES, len(points.log_batch)), int)
+    for cell in cells(points):
+        index[:, cell] = rng.choice(cell, (RESAMPLES, len(cell)))
+    drawn = Sample(points.log_steps[index], points.reached[index], knee.counts[None])
+    mean, start = points.mean(hyperbola, 2), np.repeat(knee.fit.phi, RESAMPLES, axis=0)
+    least = maximise(mean, drawn, start, free).deviance
+    held = maximise(mean, drawn, start, np.arange(len(free)) != 1).deviance
+    return float(np.quantile(np.maximum(held - least, 0.0), confidence))

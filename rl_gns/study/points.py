@@ -1,0 +1,172 @@
+"""Runs to goals, as `rl-gns fit` takes them: from a CSV file, or from the finished cells of a sweep's directory."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rl_gns.config import ConfigError
+from rl_gns.rundir import RunDir
+
+
+@dataclass(frozen=True)
+class GoalRun:
+    """One run to one goal; the fields are the columns of the file."""
+
+    game: str
+    goal_return: float
+    batch_env_steps: float
+    """B: env steps averaged into one optimizer step."""
+    optimizer_steps: float
+    """S at the goal or, where it was not reached, when the run was stopped."""
+    learning_rate: float | None = None
+    epochs: int = 1
+    reached: bool = True
+    seed: int | None = None
+    num_envs: int | None = None
+    env_steps: float | None = None
+
+
+def _number(low: float, high: float) -> Callable[[str], float]:
+    def read(text: str) -> float:
+        value = float(text)
+        if not low <= value <= high:
+            raise ValueError(f"must lie between {low:g} and {high:g}")
+        return value
+
+    return read
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        value = float(text)
+        if not (math.isfinite(value) and value == int(value)):
+            raise ValueError("must be a whole number")
+        return int(_number(low, high)(text))
+
+    return read
+
+
+def _truth(text: str) -> bool:
+    words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    if text.lower() not in words:
+        raise ValueError("must be true or false")
+    return words[text.lower()]
+
+
+REQUIRED: dict[str, Callable[[str], Any]] = {
+    "game": str,
+    "goal_return": _number(-1e12, 1e12),
+    "batch_env_steps": _number(1, 1e15),
+    "optimizer_steps": _number(1, 1e15),
+}
+OPTIONAL: dict[str, Callable[[str], Any]] = {
+    "learning_rate": _number(1e-12, 1e6),
+    "epochs": _whole(1, 1_000_000),
+    "reached": _truth,
+    "seed": _whole(0, 2**63),
+    "num_envs": _whole(1, 10**12),
+    "env_steps": _number(1, 1e18),
+}
+COLUMNS = REQUIRED | OPTIONAL
+
+
+def read_points(path: Path) -> list[GoalRun]:
+    """The runs of a CSV file or a sweep's directory; ConfigError says in one line what is wrong and where."""
+    return read_sweep(path) if path.is_dir() else read_csv(path)
+
+
+def read_csv(path: Path) -> list[GoalRun]:
+    """One run a line under a line of column names; a column that is there is filled in throughout."""
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            lines = [(number, cells) for number, cells in _lines(file) if any(cell.strip() for cell in cells)]
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(f"{path}: not a CSV file: {error}") from None
+    if not lines:
+        raise ConfigError(f"{path}: the file is empty; the columns needed are {', '.join(REQUIRED)}")
+    names = _names(path, [cell.strip() for cell in lines[0][1]])
+    if len(lines) == 1:
+        raise ConfigError(f"{path}: there is no run below the column names")
+    return [_run(f"{path}, line {number}", names, cells) for number, cells in lines[1:]]
+
+
+def _lines(file):
+    reader = csv.reader(file)
+    for cells in reader:
+        yield reader.line_num, cells
+
+
+def _names(path: Path, names: list[str]) -> list[str]:
+    missing = [name for name in REQUIRED if name not in names]
+    for name in names:
+        if name not in COLUMNS:
+            near = difflib.get_close_matches(name, missing, n=1, cutoff=0.5)
+            near = near or difflib.get_close_matches(name, COLUMNS, n=1, cutoff=0.5)
+            known = f"the nearest is {near[0]}" if near else f"known are {', '.join(COLUMNS)}"
+            raise ConfigError(f"{path}: {name[:80]!r}: no such column; {known}")
+        if names.count(name) > 1:
+            raise ConfigError(f"{path}: {name}: this column is there twice")
+    if missing:
+        raise ConfigError(f"{path}: {missing[0]}: this column is missing; needed are {', '.join(REQUIRED)}")
+    return names
+
+
+def _run(where: str, names: list[str], cells: list[str]) -> GoalRun:
+    if len(cells) != len(names):
+        raise ConfigError(f"{where}: {len(cells)} cells under {len(names)} column names")
+    return GoalRun(**{name: _cell(where, name, cell.strip()) for name, cell in zip(names, cells, strict=True)})
+
+
+def _cell(where: str, name: str, text: str) -> Any:
+    if not text:
+        raise ConfigError(f"{where}: {name}: the cell is empty; fill it in, or leave out the whole column")
+    try:
+        return COLUMNS[name](text)
+    except (ValueError, OverflowError) as error:
+        why = str(error) if str(error).startswith("must") else "is not a number"
+        raise ConfigError(f"{where}: {name}: {text[:80]!r} {why}") from None
+
+
+def read_sweep(path: Path) -> list[GoalRun]:
+    """Every goal of every finished cell below a sweep's directory. B is the mean of the valid env steps that an
+    optimizer step averaged over all cells with the same batch size asked for."""
+    runs = [(RunDir(d).config(), RunDir(d).read_result()) for d in sorted(path.iterdir()) if _finished(d)]
+    if not runs:
+        raise ConfigError(f"{path}: no finished run of a sweep lies below it; rl-gns fit takes a sweep or a CSV file")
+    if len({config.batch.minibatches for config, _ in runs}) > 1:
+        raise ConfigError(f"{path}: its runs have different batch.minibatches, whose fronts are not one")
+    valid = [result["env_steps"] * config.batch.epochs / result["optimizer_steps"] for config, result in runs]
+    sizes = np.array([config.batch.size for config, _ in runs])
+    means = {size: float(np.mean(np.array(valid)[sizes == size])) for size in set(sizes.tolist())}
+    return [
+        replace(_goal_run(goal, config, result), batch_env_steps=means[config.batch.size])
+        for config, result in runs
+        for goal in result["goals"]
+    ]
+
+
+def _finished(path: Path) -> bool:
+    return (path / "config.toml").is_file() and (path / "result.json").is_file()
+
+
+def _goal_run(goal: dict[str, Any], config: Any, result: dict[str, Any]) -> GoalRun:
+    return GoalRun(
+        game=config.env,
+        goal_return=goal["goal_return"],
+        batch_env_steps=config.batch.size,
+        optimizer_steps=goal["optimizer_steps"] if goal["reached"] else result["optimizer_steps"],
+        learning_rate=config.learner.learning_rate,
+        epochs=config.batch.epochs,
+        reached=goal["reached"],
+        seed=config.seed,
+    )
