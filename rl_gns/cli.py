@@ -296,7 +296,7 @@ AGAIN |= {"measure": "finished initialisations of a fresh policy are kept, the r
 FIT_USAGE = """usage: rl-gns fit POINTS.csv | DIR [--json]
 
 S = S_min (1 + B_crit / B) fitted to every game and goal, by maximum likelihood in ln S, with an interval of B_crit.
-POINTS.csv: a line a run; columns game, goal_return, batch_env_steps, optimizer_steps, and as far as known learning_rate,
+POINTS.csv: a line a run; columns game, goal_return, batch_env_steps, optimizer_steps, and where known learning_rate,
 epochs, reached (false: stopped at optimizer_steps short of the goal), seed, num_envs, env_steps. DIR: a sweep's.
   --json   a list of objects, units in the names"""
 

@@ -3,11 +3,13 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from rl_gns.cli import VERBS
 
+PAPER = Path(__file__).resolve().parent.parent / "docs/results/paper/mccandlish2018_atari_fronts.csv"
 HEAVY = {"torch", "ray", "gymnasium", "ale_py"}
 
 
@@ -37,6 +39,11 @@ def test_help_is_light(verb):
     packages, said = loaded("-m", "rl_gns", *verb.split(), "--help")
     assert "rl_gns" in packages and not packages & HEAVY
     assert "usage" in said.lower()
+
+
+def test_fitting_a_file_is_light():
+    packages, said = loaded("-m", "rl_gns", "fit", str(PAPER), "--json")
+    assert "scipy" in packages and not packages & HEAVY and "b_crit" in said
 
 
 def test_the_exported_names_arrive_on_first_use():

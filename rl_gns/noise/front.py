@@ -58,8 +58,8 @@ class Front:
     epochs: int
     interval: str
     """What the interval's limit was: `F` or `seeds` (resampled)."""
-    learning_rates: dict[float, float]
-    """Batch size -> most likely learning rate; empty where rates are not part of the model."""
+    learning_rates: tuple[tuple[float, float], ...]
+    """(batch size, its most likely best learning rate); empty where rates are not part of the model."""
     widen: tuple[float, ...]
     """Batch sizes left out because their best learning rate is not inside those tried (or fewer than 3 were)."""
     aic: dict[str, float | None]
@@ -138,13 +138,13 @@ def _rms(knee: Knee) -> float:
     return math.sqrt(np.mean(residual[knee.counts & knee.points.reached] ** 2))
 
 
-def _best_rates(knee: Knee) -> dict[float, float]:
+def _best_rates(knee: Knee) -> tuple[tuple[float, float], ...]:
     rates = knee.points.rates()
     if rates is None:
-        return {}
+        return ()
     sizes = np.unique(knee.points.log_batch[knee.counts])
     best = np.exp(rates.optimum(knee.fit.phi[:, 2:], sizes)[0])
-    return {_size(b): float(r) for b, r in zip(sizes, best, strict=True)}
+    return tuple((_size(b), float(r)) for b, r in zip(sizes, best, strict=True))
 
 
 def _alternatives(knee: Knee) -> dict[str, float | None]:
