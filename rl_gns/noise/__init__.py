@@ -24,7 +24,7 @@ transitions.
 
 from rl_gns.noise.across import Across
 from rl_gns.noise.decayed import DecayedMoments, WindowEstimate
-from rl_gns.noise.front import Front, fit_front, largest_useful_batch
+from rl_gns.noise.front import Front, NoFront, fit_front, largest_useful_batch
 from rl_gns.noise.held import frozen_scale
 from rl_gns.noise.interval import autocorrelation_time, fieller
 from rl_gns.noise.moments import (
@@ -48,6 +48,7 @@ __all__ = [
     "Front",
     "FrozenEstimate",
     "FrozenMoments",
+    "NoFront",
     "Plan",
     "Pool",
     "PooledPrediction",

@@ -24,14 +24,18 @@ def cells(points: Points) -> list[np.ndarray]:
 def seed_limit(knee: Knee, confidence: float, rng: np.random.Generator) -> float:
     """The `confidence` quantile of D(b_hat) - D_min over `RESAMPLES` resamples of the seeds within each cell.
 
-    Every resample chooses its learning rates anew; the batch sizes that `knee` leaves out stay out.
+    Every resample chooses its learning rates anew; the batch sizes that `knee` leaves out stay out. Resampling m seeds
+    shrinks the variance of a cell's mean by (m - 1) / m but not sigma, to which the cells' means about the fit return
+    what the cells lose: the quantile is divided by that factor's mean over the cells.
     """
     points, free = knee.points, np.ones(knee.n_parameters, bool)
     index = np.empty((RESAMPLES, len(points.log_batch)), int)
-    for cell in cells(points):
+    drawn_from = cells(points)
+    for cell in drawn_from:
         index[:, cell] = rng.choice(cell, (RESAMPLES, len(cell)))
     drawn = Sample(points.log_steps[index], points.reached[index], knee.counts[None])
     mean, start = points.mean(hyperbola, 2), np.repeat(knee.fit.phi, RESAMPLES, axis=0)
     least = maximise(mean, drawn, start, free).deviance
     held = maximise(mean, drawn, start, np.arange(len(free)) != 1).deviance
-    return float(np.quantile(np.maximum(held - least, 0.0), confidence))
+    shrunk = np.mean([(len(cell) - 1) / len(cell) for cell in drawn_from])
+    return float(np.quantile(np.maximum(held - least, 0.0), confidence) / shrunk)
