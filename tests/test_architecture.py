@@ -13,7 +13,7 @@ MAX_LINES = 300
 
 # Room -> modules and packages. A module that is in no room is an error: a new room is a decision.
 ROOMS = {
-    "cli": ["rl_gns.cli", "rl_gns.__main__", "rl_gns.flags", "rl_gns.options"],
+    "cli": ["rl_gns.cli", "rl_gns.verbs", "rl_gns.__main__", "rl_gns.flags", "rl_gns.options"],
     "root": ["rl_gns"],
     "study": ["rl_gns.study"],
     "distributed": ["rl_gns.distributed"],

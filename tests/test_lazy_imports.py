@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rl_gns.cli import VERBS
+from rl_gns.verbs import VERBS
 
 PAPER = Path(__file__).resolve().parent.parent / "docs/results/paper/mccandlish2018_atari_fronts.csv"
 HEAVY = {"torch", "ray", "gymnasium", "ale_py"}

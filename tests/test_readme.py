@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rl_gns import cli
+from rl_gns import options, verbs
 from rl_gns.config_file import presets
 from rl_gns.flags import check
 from rl_gns.report.tables import metrics_tables
@@ -14,11 +14,11 @@ from rl_gns.report.tables import metrics_tables
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 OPTIONS = {
-    "train": cli.TrainOptions(),
-    "measure": cli.MeasureOptions(),
-    "sweep": cli.SweepOptions(),
-    "bench": cli.BenchOptions(),
-    "selftest": cli.SelftestOptions(),
+    "train": options.TrainOptions(),
+    "measure": options.MeasureOptions(),
+    "sweep": options.SweepOptions(),
+    "bench": options.BenchOptions(),
+    "selftest": options.SelftestOptions(),
 }
 
 
@@ -49,13 +49,13 @@ def test_commands_are_real(command):
         assert (ROOT / program).exists() or program == "python3"
         return
     verb, *rest = arguments
-    assert verb in cli.VERBS
+    assert verb in verbs.VERBS
     if verb in OPTIONS:
         check(OPTIONS[verb], rest)
 
 
 def test_every_verb_and_preset_is_named():
-    assert all(f"`rl-gns {verb}`" in README for verb in cli.VERBS)
+    assert all(f"`rl-gns {verb}`" in README for verb in verbs.VERBS)
     assert all(f"`{name}`" in README for name in presets())
 
 
