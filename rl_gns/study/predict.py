@@ -1,0 +1,60 @@
+"""`rl-gns predict`: the front that one run's noise scales say lies ahead, from its directory alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rl_gns.config import ConfigError
+from rl_gns.noise.run_prediction import Interval, RunLog, RunPrediction, predict_run
+from rl_gns.rundir import RunDir
+
+
+def predict(path: Path, part: str = "policy", until_env_steps: int | None = None) -> RunPrediction:
+    """From the run in `path` to where it stands, or to E = `until_env_steps`; ConfigError where nothing was probed."""
+    run = RunDir(path)
+    config = run.config()
+    records = [r for r in run.records() if until_env_steps is None or r["env_steps"] <= until_env_steps]
+    log = run_log(records, part)
+    if not len(log.probe):
+        raise ConfigError(f"{path}: no probe that counts in its {len(records):,} rollouts; noise.every says how often")
+    batch = config.batch
+    return predict_run(log, config.noise.window_env_steps, batch.epochs, batch.minibatches, config.noise.confidence)
+
+
+def words(found: RunPrediction) -> list[str]:
+    """For people, a number a line."""
+    lines = [
+        f"B_crit: {_words(found.b_crit)} env steps an optimizer step, {_words(found.b_crit_rollout)} a rollout",
+        f"S_min: {_words(found.s_min)} optimizer steps, {_words(found.s_min_rollouts)} rollouts",
+        f"E_min: {_words(found.e_min)} env steps",
+        f"gamma: {_words(found.gamma)} (below 1 an adaptive batch size can save)",
+        f"from {found.n_probes:,} probes in {found.n_blocks} blocks, near {found.covered:.0%} of the optimizer steps",
+    ]
+    return lines if found.resolved else [*lines, f"not resolved: {found.reason}"]
+
+
+def _words(interval: Interval) -> str:
+    if interval.value is None:
+        return "unknown" if not interval.low else f"at least {interval.low:,.3g}"
+    high = "no upper limit" if interval.high is None else f"{interval.high:,.3g}"
+    low = "no lower limit" if interval.low is None else f"{interval.low:,.3g}"
+    return f"{interval.value:,.3g} [{low} to {high}]"
+
+
+def run_log(records: list[dict[str, Any]], part: str) -> RunLog:
+    """The lines of metrics.jsonl, those without an optimizer step left out; probes that no pool takes do not count."""
+    kept = [r for r in records if r["batch_env_steps"]]
+    left_out = np.diff([r["probes_left_out"] for r in kept], prepend=0) > 0
+    probe = [i for i, r in enumerate(kept) if r["probe_signal_sq"] is not None and not left_out[i]]
+    return RunLog(
+        ended_at=np.array([r["env_steps"] for r in kept], float),
+        optimizer_steps=np.diff([r["optimizer_steps"] for r in kept], prepend=0).astype(float),
+        batch_size=np.array([r["batch_env_steps"] for r in kept], float),
+        probe=np.array(probe, int),
+        signal_sq=np.array([kept[i]["probe_signal_sq"][part] for i in probe], float),
+        noise_trace=np.array([kept[i]["probe_noise_trace"][part] for i in probe], float),
+        env_steps=np.array([kept[i]["used_env_steps"] for i in probe], float),
+    )
