@@ -24,7 +24,7 @@ def test_a_bandits_prediction_is_its_noise_scale(tmp_path):
     worth = 1 / (1 + noise_trace / signal_sq / 512)
     assert found.s_min.low < worth * 118 < found.s_min.high and found.covered == 1
     half = predict(tmp_path, until_env_steps=30_000)
-    assert half.n_probes == found.n_probes // 2 and half.s_min.value < found.s_min.value
+    assert abs(half.n_probes - found.n_probes / 2) <= 1 and half.s_min.value < found.s_min.value
 
 
 def test_probes_that_no_pool_takes_do_not_count(tmp_path):
