@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -54,6 +54,20 @@ class SweepOptions:
     """Where the cells lie; by default named after the file under $RL_GNS_RUNS or ./runs."""
     json: bool = False
     """Print the fronts as one JSON object."""
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """The front that one run's noise scales predict, from its directory alone."""
+
+    run_dir: str = ""
+    """The run."""
+    part: Literal["policy", "rest", "total"] = "policy"
+    """Whose noise scale."""
+    until_env_steps: int = 0
+    """Up to this E, for the goal that was reached there; 0: to where the run stands."""
+    json: bool = False
+    """Print the prediction as one JSON object."""
 
 
 @dataclass(frozen=True)

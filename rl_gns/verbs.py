@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rl_gns.config import ConfigError, RunConfig, config_id
 from rl_gns.config_file import find, load
 from rl_gns.flags import directories, parse, value_of
-from rl_gns.options import BenchOptions, MeasureOptions, SelftestOptions, SweepOptions, TrainOptions
+from rl_gns.options import BenchOptions, MeasureOptions, PredictOptions, SelftestOptions, SweepOptions, TrainOptions
 from rl_gns.records import to_json
 
 if TYPE_CHECKING:
@@ -160,6 +160,19 @@ def report(arguments: list[str]) -> int:
     return 0
 
 
+def predict(arguments: list[str]) -> int:
+    """The front that a run's noise scales say lies ahead."""
+    options = parse(PredictOptions, PredictOptions(), arguments, "rl-gns predict")
+    if not options.run_dir:
+        raise ConfigError("--run-dir: which run's noise scales?")
+    from rl_gns.study.predict import predict as predict_run
+    from rl_gns.study.predict import words
+
+    found = predict_run(Path(options.run_dir), options.part, options.until_env_steps or None)
+    print(json.dumps(to_json(found)) if options.json else "\n".join(words(found)))
+    return 0
+
+
 def status(arguments: list[str]) -> int:
     """How runs stand, from their directories alone."""
     if not arguments or {"-h", "--help"} & set(arguments):
@@ -215,6 +228,7 @@ VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "measure": (measure, "freeze a policy and collect until its noise scale resolves"),
     "sweep": (sweep, "a grid of batch sizes and seeds, and the knee of the front"),
     "fit": (fit, "the knee of every front in a file of runs, with its interval"),
+    "predict": (predict, "the front that one run's noise scales predict, with intervals"),
     "status": (status, "how runs stand, from their directories alone"),
     "selftest": (selftest, "estimates against known answers, without a game; exit code 1 if anything is off"),
     "bench": (bench, "how fast each part and the whole are, and what the probe costs"),
