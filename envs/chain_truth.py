@@ -57,6 +57,12 @@ class KnownNoise:
     w . V*, V*[s] the true discounted value, at fixed weights w = (I - gamma P') (law of the valid rows' states)."""
     valid_share: float
     """E[N] / T: the part of the rows that is valid."""
+    covariance: np.ndarray
+    """[S A, S A] Sigma per valid env step, whose trace is noise_trace."""
+    start_trace: float
+    """The part of noise_trace that the hidden state at a segment's start decides: tr Cov(E[S - G N | h_0]) / E[N]."""
+    state_share: np.ndarray
+    """[S] law of the valid rows' states."""
 
     @property
     def b_simple(self) -> float:
@@ -109,8 +115,9 @@ def true_noise_scale(
     env_steps, sums = law @ moments[:, 0, 2], law @ moments[:, 0, 3:]
     gradient = sums / env_steps
     centre = np.hstack([np.zeros((N_PARAMETERS, 2)), -gradient[:, None], np.eye(N_PARAMETERS)])
-    trace = float(np.trace(centre @ np.tensordot(law, moments, 1) @ centre.T) / env_steps)
-    later = _later_segments(outcomes.kernel(), law, segment_steps, moments[:, 0] @ centre.T)
+    covariance = centre @ np.tensordot(law, moments, 1) @ centre.T / env_steps
+    trace, from_start = float(np.trace(covariance)), moments[:, 0] @ centre.T
+    later = _later_segments(outcomes.kernel(), law, segment_steps, from_start)
     crossed = np.tensordot(law, _segment_moments(outcomes, segment_steps, later), 1)[: 3 + N_PARAMETERS]
     lags = float(np.trace(centre @ crossed[:, 3 + N_PARAMETERS :]) / env_steps)
     return KnownNoise(
@@ -120,6 +127,9 @@ def true_noise_scale(
         mean_gradient=gradient.reshape(N_STATES, N_ACTIONS),
         policy_gradient=_policy_gradient(_softmax(logits), law, gamma, normaliser, entropy_coef),
         valid_share=float(env_steps / segment_steps),
+        covariance=covariance,
+        start_trace=float(law @ np.square(from_start).sum(axis=1) / env_steps),
+        state_share=_state_share(law),
     )
 
 
@@ -197,9 +207,14 @@ def _policy_gradient(
     policy: np.ndarray, law: np.ndarray, gamma: float, normaliser: tuple[float, float], entropy_coef: float
 ) -> np.ndarray:
     """[S, A]; sum_a pi_a A*_a psi_a = pi A*, since the advantages of a state average to 0."""
-    states = law[:AUTORESET].reshape(N_STATES, EPISODE_LIMIT_ENV_STEPS).sum(axis=1, keepdims=True)
     advantage = policy * _true_advantage(policy, gamma) / _std(normaliser)
-    return states / states.sum() * (advantage + entropy_coef * _entropy_gradient(policy))
+    return _state_share(law)[:, None] * (advantage + entropy_coef * _entropy_gradient(policy))
+
+
+def _state_share(law: np.ndarray) -> np.ndarray:
+    """[S] of the valid rows, from the law [H] of all."""
+    states = law[:AUTORESET].reshape(N_STATES, EPISODE_LIMIT_ENV_STEPS).sum(axis=1)
+    return states / states.sum()
 
 
 def _true_advantage(policy: np.ndarray, gamma: float) -> np.ndarray:

@@ -25,6 +25,7 @@ ROOMS = {
     "base": [
         "rl_gns.records",
         "rl_gns.measurement",
+        "rl_gns.measurement_all",
         "rl_gns.segments",
         "rl_gns.config",
         "rl_gns.config_rules",

@@ -35,7 +35,7 @@ def loss_sums(logits: torch.Tensor, value: torch.Tensor, rows: Rows, config: Lea
     log_ratio = logp - rows.logp
     ratio = log_ratio.exp()
     return LossSums(
-        policy=_surrogate(ratio, rows.advantage, config.clip_range),
+        policy=surrogate(ratio, rows.advantage, config.clip_range).sum(),
         value=_value_loss(value, rows, config),
         entropy=-(log_probs.exp() * log_probs).sum(),
         kl=(ratio.detach() - 1 - log_ratio.detach()).sum(),
@@ -44,11 +44,12 @@ def loss_sums(logits: torch.Tensor, value: torch.Tensor, rows: Rows, config: Lea
     )
 
 
-def _surrogate(ratio: torch.Tensor, advantage: torch.Tensor, clip_range: float) -> torch.Tensor:
+def surrogate(ratio: torch.Tensor, advantage: torch.Tensor, clip_range: float) -> torch.Tensor:
+    """[R] -min(ratio A, clip(ratio) A); clip_range = 0 means no clipping."""
     gain = ratio * advantage
     if clip_range > 0:
         gain = torch.minimum(gain, ratio.clamp(1 - clip_range, 1 + clip_range) * advantage)
-    return -gain.sum()
+    return -gain
 
 
 def _value_loss(value: torch.Tensor, rows: Rows, config: LearnerConfig) -> torch.Tensor:
