@@ -66,6 +66,7 @@ def assert_holds(scale, metric, trace_share=0.05):
     assert scale.noise_trace == pytest.approx(trace, rel=trace_share)
 
 
+@pytest.mark.slow
 def test_the_plain_metric_and_the_only_layer():
     measured = chain_measured()
     assert_holds(measured.plain, np.eye(LOGITS.size))
@@ -73,6 +74,7 @@ def test_the_plain_metric_and_the_only_layer():
     assert measured.no_gradient == ["value_head.weight"]
 
 
+@pytest.mark.slow
 def test_the_fisher_matrix():
     """F = diag over states of law(s) (diag pi - pi pi'), and it weighs the noise differently from the plain metric."""
     known, policy = truth(), softmax(LOGITS)
@@ -81,6 +83,7 @@ def test_the_fisher_matrix():
     assert_holds(chain_measured().fisher, metric, trace_share=0.12)
 
 
+@pytest.mark.slow
 def test_the_hessian_or_that_it_is_undefined():
     """H = -diag over states of (diag G_s - G_s pi' - pi G_s'), G_s the exact gradient: its G'HG is known."""
     gradient, policy = truth().mean_gradient, softmax(LOGITS)
@@ -96,20 +99,21 @@ def test_the_hessian_or_that_it_is_undefined():
 
 
 def test_the_split_of_the_chains_noise():
-    """Columns and critic have exact values; the sum is the trace that the probe measures, by another road."""
-    split, known, mended = chain_measured().split, truth(), truth(true_value())
+    """Columns and critic have exact values, and the sum is the exact trace; over half of that the actions make."""
+    settings = config(CHAIN, SETTINGS)
+    split, known, mended = replayed(settings, with_policy(settings, LOGITS, CRITIC)), truth(), truth(true_value())
     exact = {"columns": mended.start_trace, "critic": known.noise_trace - mended.noise_trace}
-    assert abs(exact["critic"]) > 0.05 * known.noise_trace and exact["columns"] > 0.02 * known.noise_trace
+    assert exact["critic"] > 0.2 * known.noise_trace
     for name, value in exact.items():
         share = split.shares[name]
-        assert abs(share.trace - value) < 4 * share.standard_error + 0.005 * known.noise_trace, name
-        assert share.standard_error < 0.05 * known.noise_trace
-    assert abs(split.noise_trace - known.noise_trace) < 4 * split.standard_error < 0.15 * known.noise_trace
+        assert abs(share.trace - value) < 4 * share.standard_error < 0.05 * known.noise_trace, name
+    assert abs(split.noise_trace - known.noise_trace) < 4 * split.standard_error < 0.1 * known.noise_trace
     assert sum(s.trace for s in split.shares.values()) == pytest.approx(split.noise_trace)
     assert sum(s.share for s in split.shares.values()) == pytest.approx(1)
-    assert split.shares["time"].share > 0.05 and split.shares["actions"].share > 0.2
+    assert split.shares["actions"].share > 0.5
 
 
+@pytest.mark.slow
 def test_a_saturating_surrogate_has_no_line():
     """Without a clip the Chain's surrogate falls for ever along its full gradient."""
     line = chain_measured().line_search
@@ -117,10 +121,9 @@ def test_a_saturating_surrogate_has_no_line():
     assert line.reason == "undefined: along a gradient the surrogate has no minimum" and not line.resolved
 
 
-def bandit_split(env, logits, value):
-    settings = config(BANDIT, {"env": env, "rollout": {"columns_per_collector": 32}, **SETTINGS})
+def replayed(settings, state):
     learner = make_learner(settings)
-    learner.load_policy(bandit_with_policy(settings, logits, value)["learner"])
+    learner.load_policy(state["learner"])
     return noise_split(settings, learner)
 
 
@@ -137,7 +140,10 @@ def test_the_split_of_a_bandits_noise(env, logits, value):
     echoed = np.square((policy * arms.gain) @ score).sum()
     trace, best = (bandit_truth(np.array(logits), v, arms)[1] for v in (value, mended))
     exact = {"columns": 0.0, "time": arms.echo * echoed, "actions": best - arms.echo * echoed, "critic": trace - best}
-    split = bandit_split(env, logits, value)
+    settings = config(
+        BANDIT, {"env": env, "batch": {"size": 8192}, "rollout": {"columns_per_collector": 512}, **SETTINGS}
+    )
+    split = replayed(settings, bandit_with_policy(settings, logits, value))
     for name, known in exact.items():
         share = split.shares[name]
         assert abs(share.trace - known) < 4 * share.standard_error + 0.005 * trace, (name, share, known)
@@ -145,6 +151,7 @@ def test_the_split_of_a_bandits_noise(env, logits, value):
     assert split.noise_trace == pytest.approx(trace, rel=0.15)
 
 
+@pytest.mark.slow
 def test_a_game_has_no_split_and_the_rest_of_it_still_comes():
     """A fresh policy on Pong: a real CNN's curvature, layers and line; JSON without infinities."""
     settings = config(PONG, {"batch": {"minibatches": 1}, "rollout": {"columns_per_collector": 8}})
@@ -158,6 +165,7 @@ def test_a_game_has_no_split_and_the_rest_of_it_still_comes():
     json.dumps(to_json(measured), allow_nan=False)
 
 
+@pytest.mark.slow
 def test_a_trained_policys_metric_is_its_checkpoints():
     """And CartPole, whose state can be saved, has a split; its columns, which start anywhere, hold a part of it."""
     settings = config(CARTPOLE, {"batch": {"size": 256}, "total_env_steps": 2000})
