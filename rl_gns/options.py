@@ -40,6 +40,11 @@ class MeasureOptions:
     """A fresh policy: measure so many, of this seed and the next ones, each with up to max-env-steps."""
     precision: float = 0.0
     """Go on until the interval is no wider than +- this fraction of B_simple; 0: until it resolves at all."""
+    all: bool = False
+    """Also, with the same --max-env-steps again: per layer, in Adam's metric, weighed with the Fisher matrix, by a
+    one-step line search, and split by its source. A fresh policy: of the first initialisation."""
+    hessian: bool = False
+    """With --all: weighed with the surrogate's Hessian too."""
     json: bool = False
     """Print the measurement as one JSON object."""
 

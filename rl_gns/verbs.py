@@ -16,6 +16,7 @@ from rl_gns.config_file import find, load
 from rl_gns.flags import directories, parse, value_of
 from rl_gns.options import BenchOptions, MeasureOptions, PredictOptions, SelftestOptions, SweepOptions, TrainOptions
 from rl_gns.records import to_json
+from rl_gns.rundir import write_json
 
 if TYPE_CHECKING:
     from rl_gns.records import NoiseScale
@@ -51,7 +52,17 @@ def measure(arguments: list[str]) -> int:
     from rl_gns.report.summary import measurement_words
 
     measured = _measured(options, options.precision or math.inf)
+    if options.all:
+        from rl_gns.study.measure_all import measure_all_of
+
+        measured["all"] = to_json(measure_all_of(options.run_dir, options.run, options.max_env_steps, options.hessian))
+        if options.run_dir:
+            write_json(Path(options.run_dir) / "measure.json", measured)
     print(json.dumps(measured) if options.json else "\n".join(measurement_words(measured)))
+    if options.all and not options.json:
+        from rl_gns.study.measure_all_table import show
+
+        show(measured["all"])
     return 0
 
 
@@ -80,9 +91,12 @@ def _check_measure(options: MeasureOptions, arguments: list[str]) -> None:
         raise ConfigError("--max-env-steps: at least 1 is needed; --precision: at least 0")
     if options.initialisations < 1:
         raise ConfigError(f"--initialisations: {options.initialisations} is too small; the least is 1")
+    if options.hessian and not options.all:
+        raise ConfigError("--hessian: only read with --all; add it, or leave --hessian out")
     if not options.run_dir:
         return
-    read = {"run-dir", "actors", "max-env-steps", "precision", "json", "no-json"}
+    read = {"run-dir", "actors", "max-env-steps", "precision"}
+    read |= {f"{no}{name}" for name in ("json", "all", "hessian") for no in ("", "no-")}
     given = [token.partition("=")[0].removeprefix("--").replace("_", "-") for token in arguments if token[:2] == "--"]
     if unread := [flag for flag in given if flag not in read]:
         raise ConfigError(f"--{unread[0]}: not read beside --run-dir, whose own settings are measured; leave it out")

@@ -42,6 +42,7 @@ def one_line(capsys, *arguments):
         (["train", "--config", "sweeps/cartpole_first"], "cartpole_first.toml: a sweep's file"),
         (["train", "--goals", "nan"], "--goals: [nan]: finite returns"),
         (["measure", "--max-env-steps", "0"], "at least 1 is needed"),
+        (["measure", "--hessian"], "--hessian: only read with --all"),
         (["measure", "--initialisations", "0"], "--initialisations: 0 is too small; the least is 1"),
         (["sweep"], "--config: a sweep needs a file"),
         (["sweep", "--config", "cartpole"], "no [sweep] table"),

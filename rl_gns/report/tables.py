@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from rl_gns.measurement import Initialisations, Measurement, Spread
+from rl_gns.measurement_all import AllMeasurement, LineSearch, NoiseSplit, Share
 from rl_gns.records import Decision, Fault, GoalCrossing, NoiseScale, RunResult, UpdateRecord
 
 FILES = {
@@ -17,6 +18,10 @@ FILES = {
     "measure.json: a frozen policy": Measurement,
     "Initialisations of a fresh policy": Initialisations,
     "The spread of one part between them": Spread,
+    "The key `all` of `measure --all --json`": AllMeasurement,
+    "Its line search": LineSearch,
+    "Its split of the noise": NoiseSplit,
+    "One share of it": Share,
 }
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rl_gns.config import RunConfig
+from rl_gns.config import ConfigError, RunConfig
 from rl_gns.learn.batch import Batch
 from rl_gns.learn.gradients import GroupGradients, column_groups
 from rl_gns.learn.held_out import HeldOut
@@ -23,6 +24,7 @@ from rl_gns.noise.scale import hopeless_reasons
 from rl_gns.records import MomentsKey, NoiseScale
 from rl_gns.rollout.generations import MEASURED_ON
 from rl_gns.rollout.sources import LocalSource, SegmentSource
+from rl_gns.rundir import RunDir
 from rl_gns.study.build import checked, make_learner, source
 from rl_gns.study.measure import BURN_IN_ENV_STEPS
 from rl_gns.study.replay import noise_split
@@ -60,6 +62,16 @@ def measure_all(
         segments.publish(learner.weights(), learner.version)
         study.collect(segments, max_env_steps)
     return study.measurement(state, start)
+
+
+def measure_all_of(run_dir: str, config: RunConfig, max_env_steps: int, hessian: bool) -> AllMeasurement:
+    """The newest checkpoint of a run (of `config` only the actors count); a fresh policy where `run_dir` is empty."""
+    if not run_dir:
+        return measure_all(config, max_env_steps, hessian=hessian)
+    run = RunDir(Path(run_dir))
+    if (state := run.load_checkpoint()) is None:
+        raise ConfigError(f"--run-dir: {run_dir} has no checkpoint yet; train it first")
+    return measure_all(dataclasses.replace(run.config(), actors=config.actors), max_env_steps, state, hessian)
 
 
 class _Study:
