@@ -14,6 +14,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from rl_gns.control_channel import ControlMoments
+
 Part = Literal["policy", "rest", "total"]
 PARTS: tuple[Part, ...] = ("policy", "rest", "total")
 
@@ -77,6 +79,8 @@ class GroupMoments:
     """max |pi_learner / pi_collector - 1| over the rows: how far the probe was from on-policy."""
     batch_size: int | None = None
     """B, env steps averaged into one optimizer step; a change of it starts a new block, not a new key."""
+    control: ControlMoments | None = None
+    """Of the synthetic gradients that rode beside; None where there were none."""
 
     @property
     def n_groups(self) -> int:
@@ -217,6 +221,9 @@ class UpdateRecord:
     noise_across: dict[str, NoiseScale] | None = logged(
         "", "part -> noise scale across rollouts, from a window's mean gradients; null where off"
     )
+    noise_control: NoiseScale | None = logged("", "of the control channel, pooled as `noise`: a known noise scale")
+    noise_control_truth: dict[str, float] | None = logged("", "signal_sq, noise_trace, b_simple that it should read")
+    noise_control_flag: str | None = logged("", "`ok`, `reads low` or `reads high`; null while too few probes tell")
     evaluation_return: float | None = logged(
         "score", "mean raw return of complete episodes of the policy after this rollout; null where none was due"
     )
@@ -257,6 +264,7 @@ class RunResult:
     goals: list[GoalCrossing] = logged("", "one a goal")
     noise: dict[str, NoiseScale] | None = logged("", "the last pooled noise scales")
     noise_across: dict[str, NoiseScale] | None = logged("", "the last across rollouts")
+    noise_control_trips: int = logged("rollouts", "whose control channel read low or high")
     skipped_steps: int = logged("steps", "optimizer steps skipped for a gradient that was not finite")
     late_blocks: int = logged("blocks", "late or duplicate blocks dropped")
     refused_blocks: int = logged("blocks", "that were not what was asked for, and dropped")

@@ -41,6 +41,8 @@ class SegmentBlock:
     """[T, N] bool: a time limit cut the episode: bootstrap from `obs_{t+1}`."""
     valid: np.ndarray
     """[T, N] bool: False on the autoreset row, whose action was ignored."""
+    control: np.ndarray
+    """[T, N, D] float32: synthetic gradients of known noise scale (`control_channel.py`); D = 0: none."""
     episode_returns: np.ndarray
     """[n_episodes] float32: raw returns of the episodes that finished in this block."""
     episode_lengths: np.ndarray

@@ -152,6 +152,7 @@ class Trainer:
             probes_left_out=sum(self._pool.skipped.values()),
             noise=noise["updates"],
             noise_across=noise["across"],
+            **vars(self._pool.control()),
             evaluation_return=None,
             evaluation_env_steps=None,
             **clock.seconds(),

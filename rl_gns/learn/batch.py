@@ -28,6 +28,8 @@ class Rows:
     """[R] float32, scaled."""
     target: torch.Tensor
     """[R] float32: the value target, unscaled advantage + value."""
+    control: torch.Tensor
+    """[R, D] float32: synthetic gradients, which no loss reads (`control_channel.py`)."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Batch:
     valid: np.ndarray
     """[T N] bool."""
     columns: dict[str, torch.Tensor]
-    """action, logp, value, advantage, target: [T N] each; advantage as GAE gave it."""
+    """action, logp, value, advantage, target: [T N] each; advantage as GAE gave it. control: [T N, D]."""
     normaliser: str = "none"
     """Whose statistics scale the advantages: `ewma`, `rollout` or `none`."""
     mean: float = 0.0
@@ -60,7 +62,7 @@ class Batch:
         steps, n_columns = advantage.shape
         stack = len(blocks[0].frames) - steps
         start = np.concatenate([b.episode_start for b in blocks], axis=1)[:steps]
-        columns = {name: wide[name] for name in ("action", "logp", "value")}
+        columns = {name: wide[name] for name in ("action", "logp", "value", "control")}
         columns |= {"advantage": advantage, "target": advantage + wide["value"]}
         return cls(
             frames=_frames(blocks, n_columns).to(device),
@@ -70,7 +72,8 @@ class Batch:
             segment_steps=steps,
             valid=wide["valid"].reshape(-1),
             columns={
-                name: torch.from_numpy(np.ascontiguousarray(c).reshape(-1)).to(device) for name, c in columns.items()
+                name: torch.from_numpy(np.ascontiguousarray(c).reshape(steps * n_columns, *c.shape[2:])).to(device)
+                for name, c in columns.items()
             },
         )
 
@@ -82,6 +85,11 @@ class Batch:
     def env_steps(self) -> int:
         """Valid env steps."""
         return int(self.valid.sum())
+
+    @property
+    def column_env_steps(self) -> np.ndarray:
+        """[N] int64: valid env steps of each column."""
+        return self.valid.reshape(self.segment_steps, self.n_columns).sum(axis=0)
 
     def advantages(self) -> np.ndarray:
         """[env_steps] unscaled advantages of the valid rows."""
@@ -115,7 +123,7 @@ class Batch:
         return stacks.mul_(keep[:, :, None, None]) if not bool(keep.all()) else stacks
 
 
-_STEPWISE = ("action", "logp", "value", "reward", "terminated", "truncated", "valid")
+_STEPWISE = ("action", "logp", "value", "reward", "terminated", "truncated", "valid", "control")
 
 
 def _frames(blocks: Sequence[SegmentBlock], n_columns: int) -> torch.Tensor:

@@ -33,6 +33,8 @@ class GroupGradients:
     env_steps: np.ndarray
     """[J] int64: valid env steps averaged in each."""
     max_ratio_error: float
+    control: np.ndarray
+    """[J, D] float64: the synthetic gradients' means over the very same rows."""
 
 
 def column_groups(n_columns: int, n_groups: int) -> list[np.ndarray]:
@@ -66,13 +68,16 @@ def group_gradients(
     parameters = list(network.parameters())
     size = sum(p.numel() for p in parameters)
     sums = torch.zeros(2, len(groups), size, device=parameters[0].device)
+    control = torch.zeros(len(groups), batch.columns["control"].shape[1], dtype=torch.float64, device=sums.device)
     worst = 0.0
     for j, index in enumerate(groups):
         for rows in micro_batches(batch, index, config.micro_batch):
             worst = np.maximum(worst, _add_gradients(network, rows, config, precision, parameters, sums[:, j]))
+            control[j] += rows.control.double().sum(dim=0)
     env_steps = np.array([len(index) for index in groups])
-    sums /= torch.from_numpy(np.maximum(env_steps, 1)).to(sums)[:, None]
-    return GroupGradients(sums[0], sums[1], env_steps, float(worst))
+    held = np.maximum(env_steps, 1)
+    sums /= torch.from_numpy(held).to(sums)[:, None]
+    return GroupGradients(sums[0], sums[1], env_steps, float(worst), control.cpu().numpy() / held[:, None])
 
 
 def _add_gradients(

@@ -11,9 +11,11 @@ import numpy as np
 import torch
 
 from rl_gns.config import RunConfig
+from rl_gns.control_channel import ControlMoments, control_law
 from rl_gns.learn.batch import Batch, Rows
 from rl_gns.learn.gradients import (
     GroupGradients,
+    column_groups,
     grams,
     group_gradients,
     micro_batches,
@@ -124,6 +126,17 @@ class Learner:
             policy_version=self.version,
             max_ratio_error=gradients.max_ratio_error,
             batch_size=batch.n_columns * batch.segment_steps // self.config.batch.minibatches,
+            control=self._control(batch, gradients),
+        )
+
+    def _control(self, batch: Batch, gradients: GroupGradients) -> ControlMoments | None:
+        """What was found beside what is known of whole columns, whatever the rows were grouped by."""
+        law = control_law(self.config)
+        if law is None or not gradients.control.size:
+            return None
+        groups = column_groups(batch.n_columns, self.config.noise.groups)
+        return ControlMoments(
+            gradients.control @ gradients.control.T, law.group_variance(batch.column_env_steps, groups)
         )
 
     def _key(self, batch: Batch) -> MomentsKey:

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from rl_gns.noise.control_check import ControlReading, control_row, reading
 from rl_gns.noise.moments import signal_and_trace
 from rl_gns.noise.scale import batch_sizes, pool_series
-from rl_gns.records import PARTS, GroupMoments, MomentsKey, NoiseScale
+from rl_gns.records import PARTS, GroupMoments, MomentsKey, NoiseScale, Part
 
 
 class Pool:
@@ -34,6 +35,7 @@ class Pool:
         # (env_steps, n_groups, policy_version, E at its end, B)
         self._rollouts: list[tuple[int, int, int, int, int | None]] = []
         self._series: dict[str, list[tuple[float, float]]] = {part: [] for part in PARTS}
+        self._control: list[np.ndarray | None] = []
 
     @property
     def n_rollouts(self) -> int:
@@ -52,29 +54,40 @@ class Pool:
         self._rollouts.append((size, moments.n_groups, moments.policy_version, int(at_env_steps), moments.batch_size))
         for part in PARTS:
             self._series[part].append(signal_and_trace(moments, part))
+        self._control.append(control_row(moments))
         self._forget()
 
     def noise_scales(self) -> dict[str, NoiseScale] | None:
         """part -> noise scale pooled over the window (`pool_series`); None while there is nothing in it."""
         if not self._rollouts:
             return None
+        return {part: self._pooled(np.array(self._series[part]), part) for part in PARTS}
+
+    def control(self) -> ControlReading:
+        """The control channel pooled over the same rollouts, and judged; empty where one of them has none."""
+        if not self._rollouts or any(row is None for row in self._control):
+            return ControlReading()
+        env_steps, _, versions, _, _ = zip(*self._rollouts, strict=True)
+        rows = np.array(self._control)
+        scale = dataclasses.replace(self._pooled(rows[:, :, 0]), part="control")
+        return reading(scale, rows, np.array(env_steps), versions)
+
+    def _pooled(self, series: np.ndarray, part: Part = "policy") -> NoiseScale:
+        """Of a series [n, 2] of signal_sq and noise_trace."""
         env_steps, n_groups, versions, ends, sizes = zip(*self._rollouts, strict=True)
-        pooled = {
-            part: pool_series(
-                *np.transpose(self._series[part]),
-                np.array(env_steps),
-                n_groups=min(n_groups),
-                batch_size=batch_sizes(sizes),
-                part=part,
-                confidence=self.confidence,
-                first_version=versions[0],
-                last_version=versions[-1],
-                key_id=self.key.id if self.key else None,
-            )
-            for part in PARTS
-        }
+        scale = pool_series(
+            *series.T,
+            np.array(env_steps),
+            n_groups=min(n_groups),
+            batch_size=batch_sizes(sizes),
+            part=part,
+            confidence=self.confidence,
+            first_version=versions[0],
+            last_version=versions[-1],
+            key_id=self.key.id if self.key else None,
+        )
         spacing = (ends[-1] - ends[0] + env_steps[0]) / sum(env_steps)
-        return {part: _in_training_steps(scale, spacing, self.window_env_steps) for part, scale in pooled.items()}
+        return _in_training_steps(scale, spacing, self.window_env_steps)
 
     def state(self) -> dict[str, Any]:
         """Everything, as plain JSON values."""
@@ -85,6 +98,7 @@ class Pool:
             "key": dataclasses.asdict(self.key) if self.key else None,
             "rollouts": [list(row) for row in self._rollouts],
             "series": {part: [list(pair) for pair in pairs] for part, pairs in self._series.items()},
+            "control": [None if row is None else row.tolist() for row in self._control],
         }
 
     @classmethod
@@ -95,6 +109,7 @@ class Pool:
         pool.key = MomentsKey(**state["key"]) if state["key"] else None
         pool._rollouts = [tuple(row) for row in state["rollouts"]]
         pool._series = {part: [tuple(pair) for pair in state["series"][part]] for part in PARTS}
+        pool._control = [None if row is None else np.array(row) for row in state["control"]]
         return pool
 
     def _forget(self) -> None:
@@ -105,6 +120,7 @@ class Pool:
         if start:
             self._rollouts = self._rollouts[start:]
             self._series = {part: pairs[start:] for part, pairs in self._series.items()}
+            self._control = self._control[start:]
 
 
 def _in_training_steps(scale: NoiseScale, spacing: float, window_env_steps: float | None) -> NoiseScale:

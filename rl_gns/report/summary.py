@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from rl_gns.control_channel import trip_words, tripped
 from rl_gns.rundir import RunDir, read_json
 
 MOVES_SHOWN = 12
@@ -30,7 +31,7 @@ def _so_far(path: Path) -> list[str]:
     lines = [f"{config.env}, seed {config.seed}, in {path}: {done:,} of {config.total_env_steps:,} env steps so far."]
     for part, scale in (records[-1]["noise"] or {}).items() if records else ():
         lines.append(f"  Noise scale of the {PART_WORDS[part]} so far: {scale_words(scale)}.")
-    return lines
+    return lines + control_words(records)
 
 
 def run_words(path: Path, result: dict[str, Any]) -> list[str]:
@@ -45,6 +46,8 @@ def run_words(path: Path, result: dict[str, Any]) -> list[str]:
     if result["skipped_steps"]:
         lines.append(f"  {result['skipped_steps']} optimizer steps were skipped: their gradient was not finite.")
     lines += fault_words(result)
+    if result.get("noise_control_trips"):
+        lines += control_words(list(RunDir(path).records()))
     for part, scale in (result["noise"] or {}).items():
         lines.append(f"  Noise scale of the {PART_WORDS[part]} at the end: {scale_words(scale)}.")
     if result["noise"]:
@@ -63,6 +66,17 @@ def fault_words(result: dict[str, Any]) -> list[str]:
     for fault in result["faults"]:
         lines.append(f"    update {fault['update']}: {fault['reason']}{_reseeded(fault)}.")
     return lines
+
+
+def control_words(records: list[dict[str, Any]]) -> list[str]:
+    """What the control channel read wrong at last; nothing where it did not."""
+    trips = [record for record in records if tripped(record)]
+    if not trips:
+        return []
+    return [
+        f"  The control channel, of known noise scale, read wrong after {len(trips)} rollouts; do not trust the noise "
+        f"scales of this run. At last it {trip_words(trips[-1])}."
+    ]
 
 
 def _reseeded(fault: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 
 import envs
 from rl_gns.config import RunConfig
+from rl_gns.control_channel import coordinates
 from rl_gns.segments import SegmentBlock
 
 ROWS = {
@@ -35,6 +36,7 @@ class Layout:
     frame_stack: int
     frame_dtype: np.dtype
     n_actions: int
+    control_coordinates: int
 
 
 def layout(config: RunConfig) -> Layout:
@@ -42,7 +44,8 @@ def layout(config: RunConfig) -> Layout:
     world = envs.make_vec(config.env, 1, config.atari, [0])
     world.close()
     columns = config.rollout.columns_per_collector
-    return Layout(columns, tuple(world.frame_shape), world.frame_stack, np.dtype(world.frame_dtype), world.n_actions)
+    frames = (tuple(world.frame_shape), world.frame_stack, np.dtype(world.frame_dtype))
+    return Layout(columns, *frames, world.n_actions, coordinates(config))
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ def _misshapen(block: SegmentBlock, steps: int, layout: Layout) -> str | None:
     wanted["frames"] = ((steps + layout.frame_stack, n, *layout.frame_shape), layout.frame_dtype)
     wanted["episode_start"] = ((steps + 1, n), np.bool_)
     wanted["last_value"] = ((n,), np.float32)
+    wanted["control"] = ((steps, n, layout.control_coordinates), np.float32)
     wanted["episode_returns"] = (np.shape(block.episode_returns), np.float32)
     wanted["episode_lengths"] = (np.shape(block.episode_returns), np.int64)
     for name, (shape, dtype) in wanted.items():
@@ -82,7 +86,7 @@ def _misshapen(block: SegmentBlock, steps: int, layout: Layout) -> str | None:
 
 
 def _not_finite(block: SegmentBlock) -> str | None:
-    names = ("logp", "value", "reward", "raw_reward", "last_value", "episode_returns", "frames")
+    names = ("logp", "value", "reward", "raw_reward", "last_value", "episode_returns", "control", "frames")
     for array, name in ((getattr(block, name), name) for name in names):
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             return f"{name} has {int((~np.isfinite(array)).sum())} values that are not finite"

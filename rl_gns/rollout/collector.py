@@ -12,6 +12,7 @@ import numpy as np
 
 import envs
 from rl_gns.config import RunConfig
+from rl_gns.control_channel import ControlStream
 from rl_gns.learn.model import Weights
 from rl_gns.rollout.policy import ActingPolicy
 from rl_gns.segments import SegmentBlock
@@ -31,6 +32,7 @@ class Collector:
         self._version = -1
         stream = np.random.SeedSequence(config.seed, spawn_key=(2, collector_id, generation))
         self._rng = np.random.default_rng(stream)
+        self._control = ControlStream(config, collector_id, generation)
         self._observation, self._burn_in = self.world.scatter(self._rng, config.rollout.scatter_env_steps)
         self._return = np.zeros(n_columns, np.float64)
         self._length = np.zeros(n_columns, np.int64)
@@ -85,6 +87,7 @@ class Collector:
         return SegmentBlock(
             **vars(store),
             last_value=last_value.copy(),
+            control=self._control.draw(len(store.action)),
             episode_returns=np.array([r for r, _ in finished], np.float32),
             episode_lengths=np.array([n for _, n in finished], np.int64),
             policy_version=self._version,
@@ -103,12 +106,13 @@ class Collector:
         rng = self._rng.bit_generator.state
         burn_in = [self._burn_in, self._burn_in_left]
         last = {"generation": self.generation, "version": self._version, "burn_in": burn_in}
-        return {"world": world, "rng": rng, **last, **arrays}
+        return {"world": world, "rng": rng, "control": self._control.state(), **last, **arrays}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from `state()`."""
         self.world.restore(state["world"])
         self._rng.bit_generator.state = state["rng"]
+        self._control.restore(state["control"])
         self.generation, self._version = state["generation"], state["version"]
         self._burn_in, self._burn_in_left = state["burn_in"]
         for name in ("_observation", "_return", "_length", "_counting"):

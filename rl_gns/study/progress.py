@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter, deque
 from typing import Any
 
+from rl_gns.control_channel import trip_words, tripped
+
 RATE_SECONDS = 60.0
 """Rates are over the newest records that cover so much of the run's own time (a choice)."""
 
@@ -26,6 +28,8 @@ class Progress:
         self.last: dict[str, Any] | None = None
         self.noise: dict[str, Any] | None = None
         """The newest noise scale of the policy part."""
+        self.trip: dict[str, Any] | None = None
+        """The newest record seen whose control channel did not read the truth."""
         self.batch_change: tuple[int, int] | None = None
         """(batch size before, env steps when it changed) of the newest change seen."""
         self.since_env_steps: int | None = None
@@ -39,6 +43,8 @@ class Progress:
             self.batch_change = self.last["batch_size"], self.last["env_steps"]
         if record["noise"]:
             self.noise = record["noise"]["policy"]
+        if tripped(record):
+            self.trip = record
         if self.since_env_steps is None:
             self.since_env_steps = record["env_steps"] - record["used_env_steps"]
         self._summed.update({name: record.get(name, 0) for name in FAULTS if name not in SO_FAR})
@@ -81,6 +87,10 @@ class Progress:
         counts = self.faults().items()
         return ", ".join(f"{n:,} {FAULTS[name]}{'' if name in SO_FAR else since}" for name, n in counts)
 
+    def control_words(self) -> dict[str, str]:
+        """What the control channel read wrong, where it did."""
+        return {"control channel": trip_words(self.trip)} if self.trip else {}
+
     def words(self) -> dict[str, str]:
         """What -> how much, with units, in the order that it is shown."""
         words = {"env steps": f"{self.env_steps:,} of {self.total_env_steps:,} ({self.share:.0%})"}
@@ -93,7 +103,7 @@ class Progress:
             "env steps a second": number(self.env_steps_per_second()),
             "ETA": duration(self.seconds_left()),
         }
-        return words | ({"faults": self.fault_words()} if self.faults() else {})
+        return words | ({"faults": self.fault_words()} if self.faults() else {}) | self.control_words()
 
     def _batch_words(self) -> str:
         now = f"{self.last['batch_size']:,} env steps (of {self.last['requested_env_steps']:,} a rollout)"

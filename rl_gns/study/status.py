@@ -148,7 +148,8 @@ def newest_records(path: Path) -> list[dict[str, Any]]:
 def facts(status: RunStatus) -> dict[str, Any]:
     """One run for programs: units in the names, null for what is not known; to_json makes it plain.
 
-    Of `faults`, skipped_steps counts from the run's beginning, the others since faults_since_env_steps.
+    Of `faults`, skipped_steps counts from the beginning, the others since faults_since_env_steps. `control_channel`
+    says what it read wrong, null where it did not.
     """
     config, progress, running = status.config, status.progress, status.state == "running"
     last = (progress.last or {}) if progress else {}
@@ -168,4 +169,5 @@ def facts(status: RunStatus) -> dict[str, Any]:
         "seconds_since_write": status.seconds_since_write,
         "faults": progress.faults() if progress else {},
         "faults_since_env_steps": progress and progress.since_env_steps,
+        "control_channel": progress.control_words().get("control channel") if progress else None,
     }

@@ -116,6 +116,7 @@ def _row(run: RunStatus) -> list[str]:
     progress, last = run.progress, run.progress.last
     if progress.faults():
         first[1] += f"\n{progress.fault_words()}"
+    first[1] += "".join(f"\n{what} {words}" for what, words in progress.control_words().items())
     eta = f"\n{duration(progress.seconds_left())}" if run.state == "running" else ""
     return [
         *first,

@@ -61,7 +61,10 @@ def scalars(record: dict[str, Any]) -> Iterator[tuple[str, float]]:
     left out, and so is a B_simple that has not resolved; its limits stand where they are known."""
     for name, value in record.items():
         if name in ("noise", "noise_across"):
-            yield from _noise_scalars(name, value or {})
+            for part, scale in (value or {}).items():
+                yield from _noise_scalars(f"{name}/{part}", scale, coherence=name == "noise_across")
+        elif name == "noise_control":
+            yield from _noise_scalars(name, value) if value else ()
         else:
             yield from _numbers(name, value)
 
@@ -74,13 +77,11 @@ def _numbers(name: str, value: Any) -> Iterator[tuple[str, float]]:
         yield name, value
 
 
-def _noise_scalars(name: str, noise: dict[str, dict[str, Any]]) -> Iterator[tuple[str, float]]:
-    for part, scale in noise.items():
-        shown = {"b_simple": scale["resolved"], "low": scale["low"] and scale["low"] > 0, "high": True}
-        shown |= {"coherence": True} if name == "noise_across" else {}
-        for number, known in shown.items():
-            if known and scale[number] is not None:
-                yield f"{name}/{part}/{number}", scale[number]
+def _noise_scalars(tag: str, scale: dict[str, Any], coherence: bool = False) -> Iterator[tuple[str, float]]:
+    shown = {"b_simple": scale["resolved"], "low": scale["low"] and scale["low"] > 0, "high": True}
+    for number, known in (shown | {"coherence": coherence}).items():
+        if known and scale[number] is not None:
+            yield f"{tag}/{number}", scale[number]
 
 
 def _summary_writer() -> type:

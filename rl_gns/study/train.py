@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rl_gns.config import ConfigError, RunConfig, config_id
+from rl_gns.control_channel import tripped
 from rl_gns.learn.learner import NonFiniteGradient
 from rl_gns.records import RunResult, UpdateRecord, to_json
 from rl_gns.rollout.generations import MEASURED_ON
@@ -110,6 +111,7 @@ def _result(records: list[dict[str, Any]], config: RunConfig) -> RunResult:
         goals=crossings(records, config),
         **{name: sum(r[name] for r in records) for name in ("late_blocks", "refused_blocks", "replaced_actors")},
         faults=[{"update": r["update"], **fault} for r in records for fault in r["faults"]],
+        noise_control_trips=sum(tripped(r) for r in records),
         seconds=sum(r["seconds"] for r in records),
         stopped=_stopped(records, config),
     )

@@ -20,6 +20,7 @@ def rows(ratios, advantages, values=(0.0, 0.0), targets=(0.0, 0.0)):
         value=torch.tensor(values),
         advantage=torch.tensor(advantages),
         target=torch.tensor(targets),
+        control=torch.zeros(2, 0),
     )
 
 
