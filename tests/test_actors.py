@@ -33,6 +33,7 @@ def test_none_one_and_two_actors_give_the_same_bits(base):
         remote, again = on_actors(settings, n_actors)
         assert fingerprint(remote.learner) == fingerprint(local.learner)
         assert [numbers(r) for r in again] == [numbers(r) for r in records]
+        assert again[-1].noise_control is not None, "the control channel came through the actors too"
 
 
 def test_a_checkpoint_moves_between_hosts():

@@ -66,6 +66,8 @@ def test_a_noise_scale_is_drawn_as_far_as_it_is_known():
     across = {**scale, "resolved": True, "b_simple": 900.0, "coherence": 0.5}
     tags = dict(scalars({**record, "noise_across": {"policy": across}}))
     assert (tags["noise_across/policy/b_simple"], tags["noise_across/policy/coherence"]) == (900.0, 0.5)
+    known = {**record, "noise_control": {**scale, "resolved": True, "b_simple": 900.0}}
+    assert dict(scalars(known))["noise_control/b_simple"] == 900.0 and "noise_control_truth/b_simple" in tags
     assert dict(scalars({**record, "noise": None})).keys().isdisjoint({"noise", "noise/policy/low"})
 
 
