@@ -142,7 +142,8 @@ def test_a_tiny_bench_has_every_number():
     assert json.loads(json.dumps(to_json(result), allow_nan=False))["rollouts"] == 2
 
 
-def test_the_verb_prints_a_table(capsys):
+def test_the_verb_prints_a_table(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")  # no cell is wrapped, however many digits stand beside it
     assert main(["bench", *FLAGS, "--alternations", "1"]) == 0
     said = capsys.readouterr().out
     assert all(words in said for words in ("emulation alone", "component limit", "not judged", "used by others"))

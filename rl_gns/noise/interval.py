@@ -24,7 +24,7 @@ def fieller(signal_mean: float, trace_mean: float, cov: np.ndarray, quantile: fl
     top = b + math.sqrt(max(b**2 - a * c, 0.0))
     excludes_zero = signal > quantile * math.sqrt(v_ss)
     low = c / top if c > 0 and top > 0 else 0.0
-    return low, top / a if excludes_zero and a > 0 else math.inf, excludes_zero
+    return low, max(low, top / a) if excludes_zero and a > 0 else math.inf, excludes_zero
 
 
 def autocorrelation_time(series: np.ndarray) -> float:
@@ -37,6 +37,7 @@ def autocorrelation_time(series: np.ndarray) -> float:
     x = x - x.mean()
     if len(x) < 3 or not x.any():
         return 1.0
+    x = x / np.abs(x).max()  # squares of what is left neither overflow nor vanish
     spectrum = np.fft.rfft(x, 2 ** math.ceil(math.log2(2 * len(x))))
     covariance = np.fft.irfft(spectrum * spectrum.conj())[: len(x)]
     tau = 2 * np.cumsum(covariance / covariance[0]) - 1

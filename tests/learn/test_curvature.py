@@ -8,7 +8,7 @@ import torch
 from tiny import CARTPOLE, CHAIN, config, trainer, with_policy
 
 from rl_gns.learn.column_gradients import column_gradient_sums
-from rl_gns.learn.gradients import GroupGradients, group_gradients
+from rl_gns.learn.gradients import GroupGradients, group_gradients, rows_by_column
 from rl_gns.learn.held_out import HeldOut
 from rl_gns.learn.line_search import HeldOutSurrogate
 from rl_gns.learn.metrics import fisher_grams, hessian_grams, layers, minibatch_scale, optimizer_scale
@@ -103,7 +103,7 @@ def test_the_columns_gradients_are_those_of_groups_of_one_column():
     network, held, *_ = case()
     batch, settings = held.batches[0], config(CHAIN)
     assert 0 < batch.valid.sum() < batch.valid.size
-    known = group_gradients(network, batch, batch.n_columns, settings.learner, "fp32")
+    known = group_gradients(network, batch, rows_by_column(batch, batch.n_columns), settings.learner, "fp32")
     sums, env_steps = column_gradient_sums(network, batch)
     assert env_steps.tolist() == known.env_steps.tolist()
     assert sums == pytest.approx(known.policy.numpy() * env_steps[:, None], rel=1e-4, abs=1e-5)
@@ -130,6 +130,6 @@ def test_the_optimizers_metric_is_what_it_divides_by(optimizer):
 def test_minibatches_make_the_second_moment_of_a_fresh_policy():
     """Two minibatches of two groups each, unequal, clipped to a norm of 1 where they are longer."""
     policy = torch.tensor([[1.0, 0.0], [4.0, 0.0], [0.0, 0.2], [0.0, 0.2]])
-    each = GroupGradients(policy, torch.zeros_like(policy), np.array([2, 1, 1, 1]), 0.0)
+    each = GroupGradients(policy, torch.zeros_like(policy), np.array([2, 1, 1, 1]), 0.0, np.zeros((4, 0)))
     assert minibatch_scale([each], 2, 0.0, 1e-5) == pytest.approx(np.sqrt([2.0, 0.02]) + 1e-5)
     assert minibatch_scale([each], 2, 1.0, 1e-5) == pytest.approx(np.sqrt([0.5, 0.02]) + 1e-5)
