@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
 import numpy as np
 
 from rl_gns.noise.decayed import WindowEstimate
-from rl_gns.noise.interval import jackknife_covariance
+from rl_gns.noise.interval import fieller, jackknife_covariance, student_quantile
 from rl_gns.noise.moments import FrozenMoments
 from rl_gns.noise.scale import hopeless_reasons, noise_scale
 from rl_gns.records import MomentsKey, NoiseScale, Part
@@ -58,13 +59,16 @@ def across_scale(
 ) -> NoiseScale:
     """Noise scale over a window of rollouts: mean noise_trace over the signal_sq of the mean gradient.
 
-    Interval: delete-one-group jackknife (a group leaves every rollout), to which a projection of the gradients adds the
-    `relative_variance` of its squared norms; Fieller with t of J - 1 degrees of freedom.
+    |mean G|^2 <= mean |G|^2, with equality where the gradient stands still. So a gradient that turned can only make
+    b_simple and `high` too large; `low` is therefore taken from the mean of |G|^2 within rollouts, which turning leaves
+    alone, and the interval holds B_simple either way. Both ends: delete-one-group jackknife (a group leaves every
+    rollout), to which a projection of the gradients adds the `relative_variance` of its squared norms; Fieller with t
+    of J - 1 degrees of freedom.
     """
     n_groups, values = len(window.deleted), window.values[[0, 2]]
     cov = jackknife_covariance(window.deleted[:, [0, 2]])
     cov[0, 0] += relative_variance * values[0] ** 2
-    return noise_scale(
+    scale = noise_scale(
         part,
         mean=values,
         cov=cov,
@@ -78,3 +82,6 @@ def across_scale(
         window_env_steps=window.window_env_steps,
         **facts,
     )
+    within = jackknife_covariance(window.deleted[:, 1:])
+    low, _, _ = fieller(*window.values[1:], within, student_quantile(confidence, n_groups - 1))
+    return dataclasses.replace(scale, low=min(low, scale.low))

@@ -11,7 +11,8 @@ def holds(scale, truth):
 
 
 def covered(rng, path, noise_to_batch, repeats, rho=0.0, rank=P, window=20):
-    """Scales of the policy part, and each one's own truth: the window's mean trace over its own target."""
+    """Scales of the policy part, each one's own truths (mean trace over |mean G|^2, and B_simple: over mean |G|^2), and
+    mean |G|^2 - |mean G|^2."""
     scales, truths, bias = [], [], []
     for _ in range(repeats):
         G = path(rng)
@@ -19,22 +20,32 @@ def covered(rng, path, noise_to_batch, repeats, rho=0.0, rank=P, window=20):
         own = target(G, scale.window_env_steps / B)
         instant = np.average(np.sum(G**2, axis=1), weights=weights(len(G), scale.window_env_steps / B))
         scales.append(scale)
-        truths.append(noise_to_batch * B / own)
+        truths.append((noise_to_batch * B / own, noise_to_batch * B / instant))
         bias.append(instant - own)
     return scales, np.array(truths), np.array(bias)
 
 
 def test_coverage_of_a_standing_gradient():
     """Noise to batch 20, nominal 95 %: at least 93 % of 60 (fixed seed), nearly all
-    resolved, and the intervals no wider than a factor of 2.5."""
+    resolved, and the intervals no wider than a factor of 3.5 (the lower end is that of single rollouts)."""
     scales, truths, _ = covered(np.random.default_rng(7), lambda rng: in_a_plane(60, 0), 20.0, 60)
-    coverage = np.mean([holds(s, t) for s, t in zip(scales, truths, strict=True)])
+    coverage = np.mean([holds(s, t) for s, (t, _) in zip(scales, truths, strict=True)])
     resolved = [s for s in scales if s.resolved]
     print(f"coverage {coverage:.3f}, resolved {len(resolved)}")
     assert coverage >= 0.93 and len(resolved) >= 50
-    assert np.median([s.high / s.low for s in resolved]) < 2.5
+    assert np.median([s.high / s.low for s in resolved]) < 3.5
     chosen = np.mean([s.window_env_steps == 20 * B for s in scales])
     assert chosen > 0.8, "a standing gradient keeps the longest window"
+
+
+def test_a_gradient_that_turned_does_not_raise_the_lower_limit():
+    """10 degrees a rollout in a window of 20 that is held to: |mean G|^2 is a tenth of mean |G|^2, b_simple reads ten
+    times B_simple, and at least 90 % of such intervals hold B_simple all the same (fixed seed)."""
+    scales, truths, _ = covered(np.random.default_rng(8), lambda rng: in_a_plane(70, 10), 20.0, 120)
+    turned = [(s, b) for s, (w, b) in zip(scales, truths, strict=True) if w > 4 * b]
+    assert len(turned) >= 20, "the windows that noise kept long"
+    assert np.mean([s.low <= b and (s.high is None or b <= s.high) for s, b in turned]) >= 0.9
+    assert np.median([s.b_simple for s, _ in turned]) > 2 * turned[0][1]
 
 
 STANDING, PLANE2, PLANE5, PLANE10 = (lambda rng, d=d: in_a_plane(70, d) for d in (0, 2, 5, 10))
@@ -59,16 +70,17 @@ GROWING, WANDERING = (lambda rng: in_a_plane(70, 0, 2.0)), (lambda rng: wanderin
     ids=lambda v: v if isinstance(v, str) else None,
 )
 def test_coverage(name, path, rho, rank, noise_to_batch):
-    """Nominal 95 %, 200 repeats: at least 93 % hold the truth of the window that was chosen, and the mean bias of that
-    window, mean |G_t|^2 - |mean G|^2, is at most 1.5 half-widths of the signal's interval."""
+    """Nominal 95 %, 200 repeats: at least 93 % hold the truth of the window that was chosen, and as many B_simple; the
+    mean bias of that window, mean |G_t|^2 - |mean G|^2, is at most 1.5 half-widths of the signal's interval."""
     scales, truths, bias = covered(np.random.default_rng(14), path, noise_to_batch, 200, rho, rank)
-    coverage = np.mean([holds(s, t) for s, t in zip(scales, truths, strict=True)])
+    coverage, of_b_simple = (np.mean([holds(s, t[i]) for s, t in zip(scales, truths, strict=True)]) for i in (0, 1))
     half = np.array([s.signal_sq - s.noise_trace / s.high if s.high else s.signal_sq for s in scales])
     longest = np.mean([s.window_env_steps == 20 * B for s in scales])
     share = np.median(bias / np.abs(half))
     print(
-        f"\n{name}, {noise_to_batch:g}: coverage {coverage:.3f}, resolved {np.mean([s.resolved for s in scales]):.2f}, "
+        f"\n{name}, {noise_to_batch:g}: coverage {coverage:.3f} and {of_b_simple:.3f}, "
+        f"resolved {np.mean([s.resolved for s in scales]):.2f}, "
         f"longest window {longest:.2f}, bias in half-widths {share:.2f}"
     )
-    assert coverage >= 0.93
+    assert coverage >= 0.93 and of_b_simple >= 0.93
     assert share <= 1.5
