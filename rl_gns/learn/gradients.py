@@ -62,8 +62,9 @@ def group_gradients(
 ) -> GroupGradients:
     """The policy's and the rest's mean gradient over the rows of each of J `groups`.
 
-    The old log-probabilities are recomputed here, in the learner's precision, so that every ratio is exactly 1;
-    `max_ratio_error` says how far the collector's own were off.
+    Rows keep the ratio pi / pi_collector that they have, and nothing is clipped: where the collector computed in
+    another precision the ratio makes up for actions drawn from a slightly different policy. Set to 1, it would add
+    E[A (pi_collector - pi) ...], which every group shares: it reads as signal. `max_ratio_error` is max |ratio - 1|.
     """
     parameters = list(network.parameters())
     size = sum(p.numel() for p in parameters)
@@ -90,16 +91,13 @@ def _add_gradients(
 ) -> float:
     with autocast(precision, rows.action.device.type):
         logits, value = network(rows.observation)
-    with torch.no_grad():
-        logp = torch.log_softmax(logits, dim=-1).gather(-1, rows.action[:, None]).squeeze(-1)
-        error = float((logp - rows.logp).exp().sub(1).abs().max())
-    terms = loss_sums(logits, value, replace(rows, logp=logp), config)
+    terms = loss_sums(logits, value, rows, replace(config, clip_range=0.0))
     for part, loss in enumerate((terms.policy, rest(terms, config))):
         gradients = torch.autograd.grad(loss, parameters, retain_graph=part == 0, allow_unused=True)
         for view, gradient in zip(_views(into[part], parameters), gradients, strict=True):
             if gradient is not None:
                 view += gradient
-    return error
+    return float(terms.ratio_error)
 
 
 def _views(flat: torch.Tensor, parameters: list[nn.Parameter]) -> list[torch.Tensor]:
