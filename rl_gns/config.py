@@ -158,9 +158,12 @@ class RunConfig:
     total_env_steps: int = 100_000
     """Stop at the first rollout that reaches so many valid env steps."""
     goals: tuple[float, ...] = ()
-    """Returns whose first crossing is recorded, judged on evaluation episodes of the frozen policy."""
+    """Returns whose first crossing is recorded."""
+    goals_judged_on: Literal["evaluation", "training"] = "evaluation"
+    """What must come to a goal: complete episodes of the frozen policy, or, as in the paper, the smoothed return of
+    training episodes, which lags by an episode's length (in rollouts: the more the smaller the batch)."""
     stop_at_goal: bool = False
-    """Stop once the highest goal is reached."""
+    """Stop once every goal is reached and confirmed."""
     evaluation_episodes: int = 20
     """Complete episodes of one evaluation, on columns of their own; only runs with goals are evaluated."""
     return_episodes: int = 100
@@ -198,13 +201,19 @@ class RunConfig:
         return batch_size * self.batch.minibatches // (self.batch.segment_steps * self.rollout.columns_per_collector)
 
 
-NOT_IN_THE_NUMBERS = ("actors", "total_env_steps", "goals", "stop_at_goal", "checkpoint")
+NUMERICS = 1
+"""Version of the arithmetic. Raise it with any change after which the same settings give other records or weights: a
+formula, the order of random draws, an initialisation, what an evaluation plays. Not for speed, words or new fields.
+Cells of a sweep that were run under another version are not reused."""
+NOT_IN_THE_NUMBERS = ("actors", "total_env_steps", "goals", "goals_judged_on", "stop_at_goal", "checkpoint")
 """Top-level fields that may differ between a run and its continuation (total_env_steps: under a constant rate)."""
 
 
 def config_id(config: RunConfig) -> str:
-    """Eight hex digits over every setting that changes the numbers: two runs that share it are one experiment."""
-    return hashlib.sha256(json.dumps(identity(config), sort_keys=True).encode()).hexdigest()[:8]
+    """Eight hex digits over every setting that changes the numbers, and `NUMERICS`: two runs that share it are one
+    experiment."""
+    hashed = json.dumps({"numerics": NUMERICS, **identity(config)}, sort_keys=True)
+    return hashlib.sha256(hashed.encode()).hexdigest()[:8]
 
 
 def identity(config: RunConfig) -> dict[str, Any]:
@@ -214,7 +223,7 @@ def identity(config: RunConfig) -> dict[str, Any]:
     for name in NOT_IN_THE_NUMBERS:
         if not (annealed and name == "total_env_steps"):
             kept.pop(name)
-    kept["evaluated"] = bool(config.goals)
+    kept["evaluated"] = bool(config.goals) and config.goals_judged_on == "evaluation"
     return kept
 
 

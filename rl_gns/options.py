@@ -51,14 +51,20 @@ class MeasureOptions:
 
 @dataclass(frozen=True)
 class SweepOptions:
-    """Run a grid of batch sizes and seeds, and fit the knee of the front. The same command again resumes."""
+    """Run a grid of batch sizes, learning rates and seeds, and fit the knee of its front. The same command again runs
+    what is missing. Exit code 1 where a cell failed."""
 
     config: str = ""
-    """A sweep preset (sweeps/cartpole_first) or a TOML file with a [sweep] table."""
+    """A sweep preset (sweeps/cartpole) or a TOML file with a [sweep] table."""
     run_dir: str = ""
     """Where the cells lie; by default named after the file under $RL_GNS_RUNS or ./runs."""
+    reuse: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Another sweep's directory, whose finished cells are copied where this grid has the same; may be repeated."""
+    cells_at_once: int = 0
+    """Cells that run at once, as Ray tasks; 0: as many as there are CPUs for. 1: in turn, in this process, without Ray
+    (unless RAY_ADDRESS names a cluster)."""
     json: bool = False
-    """Print the fronts as one JSON object."""
+    """Print the fronts and the failed cells as one JSON object."""
 
 
 @dataclass(frozen=True)

@@ -239,9 +239,11 @@ class GoalCrossing:
     """When a run reached a goal; the steps are None where it did not (censored at the run's end)."""
 
     goal_return: float = logged("score", "the goal")
-    reached: bool = logged("", "whether the evaluation return got there")
-    optimizer_steps: float | None = logged("steps", "S at the crossing, interpolated in ln S between evaluations")
+    judged_on: str = logged("", "`evaluation` (episodes of the frozen policy) or `training` (their smoothed return)")
+    reached: bool = logged("", "whether that return got there")
+    optimizer_steps: float | None = logged("steps", "S at the crossing, interpolated in ln S between looks")
     env_steps: float | None = logged("env steps", "E at the crossing, likewise")
+    collapsed: bool = logged("", "it came half-way to the goal at least, and ended having lost half of that or more")
 
 
 @dataclass(frozen=True)

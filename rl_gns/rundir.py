@@ -14,7 +14,7 @@ import shutil
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from safetensors import SafetensorError
@@ -50,7 +50,7 @@ class RunDir:
         """
         try:
             self._checkpoints.mkdir(parents=True, exist_ok=True)
-            self._take_lock()
+            self._lock = take_lock(self.path / ".lock", self.path)
             self._check_config(config)
             write_text(self.path / "config.toml", to_toml(config))
         except OSError as error:
@@ -63,13 +63,6 @@ class RunDir:
         if not isinstance(sittings, list):
             raise ConfigError(f"{path}: not the list of sittings that it should be; move it away to go on")
         write_json(path, [*sittings, provenance])
-
-    def _take_lock(self) -> None:
-        self._lock = open(self.path / ".lock", "w")  # noqa: SIM115 - held until close()
-        try:
-            fcntl.fcntl(self._lock, fcntl.F_OFD_SETLK, WRITE_LOCK)
-        except BlockingIOError:
-            raise ConfigError(f"--run-dir: {self.path} is in use by another process of this machine") from None
 
     def in_use(self) -> bool:
         """A live process holds the lock. Asking takes nothing, so that no run is turned away by being looked at."""
@@ -190,6 +183,17 @@ class RunDir:
             if handle is not None:
                 handle.close()
         self._log = self._lock = None
+
+
+def take_lock(file: Path, directory: Path) -> IO[str]:
+    """The file that stands for `directory`, locked until it is closed; ConfigError where another process has it."""
+    lock = open(file, "w")  # noqa: SIM115 - the caller's to close
+    try:
+        fcntl.fcntl(lock, fcntl.F_OFD_SETLK, WRITE_LOCK)
+    except BlockingIOError:
+        lock.close()
+        raise ConfigError(f"--run-dir: {directory} is in use by another process of this machine") from None
+    return lock
 
 
 def _write_checkpoint(folder: Path, state: dict[str, Any]) -> None:

@@ -106,24 +106,22 @@ def sweep(arguments: list[str]) -> int:
     """Run a grid and fit its front."""
     options = parse(SweepOptions, SweepOptions(), arguments, "rl-gns sweep")
     if not options.config:
-        raise ConfigError(
-            "--config: a sweep needs a file with a [sweep] table; the shipped one is sweeps/cartpole_first"
-        )
-    from rl_gns.study.sweep import load_grid
+        raise ConfigError("--config: a sweep needs a file with a [sweep] table; sweeps/cartpole is a shipped one")
+    from rl_gns.study.grid import cell_configs, load_grid
+    from rl_gns.study.live import CellLines
     from rl_gns.study.sweep import sweep as run_sweep
 
     config, grid = load_grid(find(options.config))
     path = Path(options.run_dir) if options.run_dir else runs_root() / Path(options.config).stem
-    from rl_gns.study.live import CellLines
-
-    fronts = run_sweep(config, grid, path, CellLines(len(grid.batch_sizes) * len(grid.seeds)).show)
+    lines, reuse = CellLines(len(cell_configs(config, grid))), [Path(other) for other in options.reuse]
+    result = run_sweep(config, grid, path, lines, options.cells_at_once, reuse)
     if options.json:
-        print(json.dumps(to_json(fronts)))
-        return 0
+        print(json.dumps(to_json(result)))
+        return int(bool(result.failed))
     from rl_gns.report.summary import sweep_words
 
     print("\n".join(sweep_words(path)))
-    return 0
+    return int(bool(result.failed))
 
 
 def bench(arguments: list[str]) -> int:
@@ -240,7 +238,7 @@ def default_run_dir(preset: str, config: RunConfig) -> Path:
 VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "train": (train, "train one run, measuring its noise scale; again: go on"),
     "measure": (measure, "freeze a policy and collect until its noise scale resolves"),
-    "sweep": (sweep, "a grid of batch sizes and seeds, and the knee of the front"),
+    "sweep": (sweep, "a grid of batch sizes, learning rates and seeds, and the knee of the front"),
     "fit": (fit, "the knee of every front in a file of runs, with its interval"),
     "predict": (predict, "the front that one run's noise scales predict, with intervals"),
     "status": (status, "how runs stand, from their directories alone"),

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from tiny import BANDIT, CARTPOLE, PONG, config, fingerprint, finished, numbers, replaced
 
 import envs
-from rl_gns.config import ConfigError, RunConfig, config_id, identity, to_dict
+from rl_gns.config import NUMERICS, ConfigError, RunConfig, config_id, identity, to_dict
 from rl_gns.config_file import find, from_table, keys, load, presets, to_toml
 from rl_gns.config_rules import validate
 from rl_gns.study.build import checked, make_learner, source
-from rl_gns.study.sweep import cell_configs, load_grid
+from rl_gns.study.grid import cell_configs, load_grid
 from rl_gns.study.train import train
 
 SMALL = {**CARTPOLE, "total_env_steps": 700}
@@ -74,6 +74,7 @@ CHANGES_A_RUN = {
 READ_ELSEWHERE = {
     "actors",
     "goals",
+    "goals_judged_on",  # tests/test_goals.py
     "stop_at_goal",
     "evaluation_episodes",
     "checkpoint.every_env_steps",
@@ -143,7 +144,9 @@ def test_a_config_survives_toml():
 
 
 def test_every_preset_is_valid():
-    assert {"cartpole", "pong", "pong_small", "quickstart/pong", "sweeps/cartpole_first"} <= set(presets())
+    assert {"cartpole", "pong", "pong_small", "quickstart/pong", "sweeps/cartpole", "sweeps/pong_small"} <= set(
+        presets()
+    )
     for name, path in presets().items():
         if name.startswith("sweeps/"):
             assert cell_configs(*load_grid(path))
@@ -157,9 +160,17 @@ def test_the_identity_leaves_out_what_changes_no_number():
     assert config_id(base) != config_id(replaced(base, seed=3))
     evaluated = [replaced(base, goals=goals) for goals in ((1.0,), (2.0, 3.0))]
     assert config_id(evaluated[0]) == config_id(evaluated[1]) != config_id(base), "evaluations are made or not"
+    trained = replaced(evaluated[0], goals_judged_on="training")
+    assert config_id(trained) == config_id(base), "training returns are there anyway"
     annealed = config(SMALL, {"learner": {"schedule": "linear"}})
     assert config_id(annealed) != config_id(replaced(annealed, total_env_steps=5))
     assert "total_env_steps" in identity(annealed) and "total_env_steps" not in identity(base)
+
+
+def test_another_numerics_is_another_experiment(monkeypatch):
+    before = config_id(config(SMALL))
+    monkeypatch.setattr("rl_gns.config.NUMERICS", NUMERICS + 1)
+    assert config_id(config(SMALL)) != before
 
 
 @pytest.mark.parametrize(

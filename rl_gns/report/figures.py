@@ -82,18 +82,18 @@ def front_figure(path: Path) -> Path:
     saved = read_json(path / "sweep.json")
     panel, axes = plt.subplots(figsize=(7, 5))
     for front, color in zip(saved["fronts"], (BLUE, ORANGE, GREEN, GREY) * 8, strict=False):
-        cells = [c for c in saved["cells"] if c["goal_return"] == front["goal_return"] and c["reached"]]
+        cells = [c for c in saved["cells"] if c["goal_return"] == front["goal_return"] and c["reached"] and c["chosen"]]
         axes.plot(
             [c["optimizer_steps"] for c in cells],
             [c["env_steps"] for c in cells],
             "o",
             ms=4,
             color=color,
-            label=f"return {front['goal_return']:g}: {front['reached']} of {front['cells']} runs",
+            label=f"return {front['goal_return']:g}: {front['reached']} of {front['cells']} runs got there",
         )
         _draw_fit(axes, front, color)
     axes.set(xscale="log", yscale="log", xlabel="optimizer steps S", ylabel="env steps E")
-    axes.set_title(f"{saved['config']['env']}: steps versus examples (each point a run, line: fit)")
+    axes.set_title(f"{saved['config']['env']}: steps versus examples (a point a run at its best rate, line: fit)")
     axes.legend(fontsize=8)
     return save(panel, path / "front.png")
 

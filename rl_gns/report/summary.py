@@ -189,27 +189,34 @@ def sweep_words(path: Path) -> list[str]:
     for front in saved["fronts"]:
         goal = front["goal_return"]
         cells = [c for c in saved["cells"] if c["goal_return"] == goal]
+        judged = {"evaluation": "an evaluation return", "training": "a smoothed training return"}[front["judged_on"]]
         lines += [
-            f"{config['env']} to an evaluation return of {goal:g}: {front['reached']} of {front['cells']} runs "
-            f"got there ({path}).",
+            f"{config['env']} to {judged} of {goal:g}: {front['reached']} of {front['cells']} runs got there ({path}).",
+            *_collapse_words(front),
             *_table(cells),
             *_knee(front),
         ]
-    return lines
+    return lines + [f"FAILED: {name}: {reason}" for name, reason in saved["failed"].items()]
+
+
+def _collapse_words(front: dict[str, Any]) -> list[str]:
+    if not front["collapsed"]:
+        return []
+    share = front["collapsed"] / front["cells"]
+    return [f"  {front['collapsed']} runs ({share:.0%}) collapsed: half-way there or more, then half of that lost."]
 
 
 def _table(cells: list[dict[str, Any]]) -> list[str]:
     head = "  batch size B  learning rate  runs  reached  "
     lines = [head + "optimizer steps S (range)    env steps E (range); geometric means"]
-    for size in sorted({c["batch_size"] for c in cells}):
-        here = [c for c in cells if c["batch_size"] == size]
-        there = [c for c in here if c["reached"]]
-        rate = here[0]["learning_rate"]
+    for size, rate in sorted({(c["batch_size"], c["learning_rate"]) for c in cells}):
+        here = [c for c in cells if (c["batch_size"], c["learning_rate"]) == (size, rate)]
+        there, mark = [c for c in here if c["reached"]], "*" if here[0]["chosen"] else " "
         lines.append(
-            f"  {size:12,}  {rate:13g}  {len(here):4}  {len(there):7}  {_spread(there, 'optimizer_steps'):27}"
+            f"  {size:12,}  {rate:12g}{mark}  {len(here):4}  {len(there):7}  {_spread(there, 'optimizer_steps'):27}"
             f"  {_spread(there, 'env_steps')}"
         )
-    return lines
+    return [*lines, "  * the learning rate that stands for its batch size: most runs there, then fewest steps"]
 
 
 def _spread(cells: list[dict[str, Any]], name: str) -> str:

@@ -71,14 +71,18 @@ def print_line(console: Console, title: str, words: dict[str, str]) -> None:
 
 
 class CellLines:
-    """One line a cell of a sweep, as it starts, on standard error."""
+    """What becomes of the cells of a sweep, a line each, on standard error."""
 
     def __init__(self, cells: int):
-        self._cells, self._seen = cells, list[str]()
+        self._cells, self._begun = cells, set[str]()
         self._console = Console(stderr=True)
 
     def show(self, name: str, record: UpdateRecord) -> None:
-        """Name a cell at its first record."""
-        if name not in self._seen:
-            self._seen.append(name)
-            self._console.print(f"cell {len(self._seen)} of {self._cells}: {name}", soft_wrap=True, highlight=False)
+        """Name a cell at its first record of this sitting."""
+        if name not in self._begun:
+            self._begun.add(name)
+            self.say(name, f"runs (cell {len(self._begun)} of this sitting, {self._cells} in the grid)")
+
+    def say(self, name: str, words: str) -> None:
+        """How it stands."""
+        self._console.print(f"{name}: {words}", soft_wrap=True, markup=False, highlight=False)

@@ -17,9 +17,9 @@ PACKAGES = ("rl-gns", "torch", "ray", "gymnasium", "ale-py", "numpy", "scipy")
 
 
 def provenance(learner: Learner) -> dict[str, Any]:
-    """JSON values for provenance.json; what the learner resolved (`auto` settings) is part of the bits."""
+    """JSON values for provenance.json, of the process that computes; what the learner resolved (`auto` settings) is
+    part of the bits."""
     return {
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _git("rev-parse", "HEAD"),
         "uncommitted_changes": bool(_git("status", "--porcelain", "--untracked-files=no")),
@@ -27,6 +27,11 @@ def provenance(learner: Learner) -> dict[str, Any]:
         "machine": {"cpu": _cpu(), "cores": len(os.sched_getaffinity(0)), "system": platform.system()},
         "resolved": {"device": learner.device, "precision": learner.precision, "threads": learner.threads},
     }
+
+
+def command() -> list[str]:
+    """What the user ran."""
+    return [Path(sys.argv[0]).name, *sys.argv[1:]]
 
 
 def _git(*arguments: str) -> str | None:

@@ -19,7 +19,7 @@ from rl_gns.study.progress import RATE_SECONDS, Progress
 TAIL_BYTES = 1 << 20
 """Of metrics.jsonl at most so much is read: some 300 records, a minute of all but the fastest runs."""
 DEPTH = 4
-"""Runs are looked for so many folders down: runs/quickstart/cartpole_first/B64-lr0.002-s0 is 3 below runs."""
+"""Runs are looked for so many folders down: runs/quickstart/cartpole/B64-lr0.002-s0-1a2b3c4d is 3 below runs."""
 
 State = Literal["running", "finished", "stopped", "damaged"]
 

@@ -1,168 +1,203 @@
-"""`rl-gns sweep`: a grid of batch sizes and seeds, one run directory a cell, and the knee of the front it makes.
+"""`rl-gns sweep`: a grid of runs to goals, one directory a cell, and the knee of the front they make.
 
-Cells run one after the other in this process. A finished cell is not run again, so running the same command again
-resumes, and a wider grid runs only what is new.
+What is finished is not run again, and what was killed goes on from its checkpoint. Cells run as Ray tasks, or in turn
+in this process; in either case this process alone writes: a cell streams its records and checkpoints here. One that
+fails is named, its traceback kept in its directory, and the others go on.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import numpy as np
-
-from rl_gns.config import ConfigError, RunConfig
-from rl_gns.config_file import from_table, load_toml
-from rl_gns.noise.front import Front, fit_front, largest_useful_batch
-from rl_gns.noise.predict import PooledPrediction, Prediction, pool_predictions, predict_front
+from rl_gns.config import ConfigError, RunConfig, config_id
+from rl_gns.distributed import session, tasks
 from rl_gns.records import UpdateRecord
-from rl_gns.rundir import RunDir, write_json
-from rl_gns.study.build import checked
-from rl_gns.study.train import train
+from rl_gns.rundir import RunDir, take_lock, write_json, write_text
+from rl_gns.study.build import make_learner, object_store_bytes
+from rl_gns.study.fronts import GoalFront, goal_front, read_cells, write_points
+from rl_gns.study.grid import Grid, cell_configs
+from rl_gns.study.sitting import Event, batches
+from rl_gns.study.train import Keeper
+
+ERROR = "error.txt"
+"""In a cell's directory: the traceback of the failure that ended its last sitting."""
+SWEEP_LOCK = ".sweep.lock"
+
+
+class Watch(Protocol):
+    """Who is told how the cells go."""
+
+    def show(self, name: str, record: UpdateRecord) -> None:
+        """A cell's newest record."""
+
+    def say(self, name: str, words: str) -> None:
+        """What became of a cell."""
 
 
 @dataclass(frozen=True)
-class Grid:
-    """The [sweep] table of a sweep's file."""
+class Sweep:
+    """What a sweep left."""
 
-    batch_sizes: tuple[int, ...] = ()
-    """B of each cell, env steps."""
-    learning_rates: tuple[float, ...] = ()
-    """One a batch size."""
-    seeds: tuple[int, ...] = (0,)
-    """Each batch size runs with each seed."""
+    fronts: list[GoalFront]
+    failed: dict[str, str]
+    """Cell -> the last line of its traceback."""
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One run of the grid at one goal; steps are None where it did not get there within its budget."""
-
-    goal_return: float
-    batch_size: int
-    learning_rate: float
-    seed: int
-    reached: bool
-    optimizer_steps: float | None
-    env_steps: float | None
-    prediction: Prediction | None
-    """From this run's own noise scales up to the goal; None where it was not reached."""
-
-
-@dataclass(frozen=True)
-class GoalFront:
-    """What the grid says about one goal."""
-
-    goal_return: float
-    cells: int
-    reached: int
-    front: Front | None
-    """None where too few cells got there."""
-    largest_useful_batch: float | None
-    """The largest B whose E is within 1.2 of the least, from the points."""
-    predicted: PooledPrediction | None
-    """B_crit from the noise scales of the same runs."""
-
-
-Watch = Callable[[str, UpdateRecord], None]
-
-
-def load_grid(path: Path) -> tuple[RunConfig, Grid]:
-    """A sweep's file: a run's settings, and a [sweep] table."""
-    values = load_toml(path)
-    table = values.pop("sweep", None)
-    if not isinstance(table, dict):
-        raise ConfigError(f"--config: {path.name} has no [sweep] table: batch_sizes, learning_rates, seeds")
-    grid = from_table(table, Grid(), "sweep.")
-    if not grid.batch_sizes or len(grid.batch_sizes) != len(grid.learning_rates):
-        raise ConfigError("sweep.learning_rates: one a batch size is needed")
-    if not grid.seeds:
-        raise ConfigError("sweep.seeds: at least one is needed")
-    return from_table(values, RunConfig()), grid
-
-
-def cell_configs(config: RunConfig, grid: Grid) -> dict[str, RunConfig]:
-    """Name -> configuration of every cell, in the order that they run."""
-    if not config.goals:
-        raise ConfigError("goals: a sweep needs at least one goal return")
-    cells = {}
-    for size, rate in zip(grid.batch_sizes, grid.learning_rates, strict=True):
-        for seed in grid.seeds:
-            batch = dataclasses.replace(config.batch, size=size)
-            learner = dataclasses.replace(config.learner, learning_rate=rate)
-            cell = dataclasses.replace(config, batch=batch, learner=learner, seed=seed)
-            cells[f"B{size}-lr{rate:g}-s{seed}"] = checked(cell)
-    return cells
-
-
-def sweep(config: RunConfig, grid: Grid, path: Path, watch: Watch = lambda name, record: None) -> list[GoalFront]:
-    """Run what is missing, fit every goal, and write sweep.json."""
+def sweep(
+    config: RunConfig,
+    grid: Grid,
+    path: Path,
+    watch: Watch,
+    cells_at_once: int = 0,
+    reuse: Sequence[Path] = (),
+) -> Sweep:
+    """Run what is missing, fit every goal, and write sweep.json and points.csv. ConfigError: the user's mistakes."""
     configs = cell_configs(config, grid)
+    _check_directories(path, reuse, cells_at_once)
+    make_learner(next(iter(configs.values())))
+    path.mkdir(parents=True, exist_ok=True)
+    with take_lock(path / SWEEP_LOCK, path):
+        for name, cell in configs.items():
+            if _borrowed(name, cell, path, reuse):
+                watch.say(name, "reused")
+        missing = {name: cell for name, cell in configs.items() if not finished(path / name, cell)}
+        failed = _Cells(missing, path, watch).run(cells_at_once)
+        cells = read_cells(path, configs)
+        goals = [[c for c in cells if c.goal_return == goal] for goal in config.goals]
+        result = Sweep([goal_front(each, config) for each in goals if each], failed)
+        write_points(path / "points.csv", cells, config)
+        saved = {"config": dataclasses.asdict(config), "grid": dataclasses.asdict(grid), "cells": cells}
+        write_json(path / "sweep.json", saved | dataclasses.asdict(result))
+    return result
+
+
+def _check_directories(path: Path, reuse: Sequence[Path], cells_at_once: int) -> None:
     if (path / "config.toml").exists():
         raise ConfigError(f"--run-dir: {path} holds a single run; give a directory of its own to the sweep")
-    for name, cell in configs.items():
-        train(cell, path / name, lambda record, name=name: watch(name, record))
-    cells = [cell for name, each in configs.items() for cell in read_cells(path / name, each)]
-    fronts = [goal_front([c for c in cells if c.goal_return == goal], config) for goal in config.goals]
-    write_json(path / "sweep.json", {"config": dataclasses.asdict(config), "cells": cells, "fronts": fronts})
-    return fronts
+    for other in reuse:
+        if not other.is_dir():
+            raise ConfigError(f"--reuse: {other}: no such directory")
+    if cells_at_once < 0:
+        raise ConfigError(f"--cells-at-once: {cells_at_once} is too small; the least is 0")
 
 
-def read_cells(path: Path, config: RunConfig) -> list[Cell]:
-    """One finished run at each of its goals."""
-    run = RunDir(path)
-    records = list(run.records())
-    return [
-        Cell(
-            goal_return=crossing["goal_return"],
-            batch_size=config.batch.size,
-            learning_rate=config.learner.learning_rate,
-            seed=config.seed,
-            reached=crossing["reached"],
-            optimizer_steps=crossing["optimizer_steps"],
-            env_steps=crossing["env_steps"],
-            prediction=_predict(records, crossing["optimizer_steps"], config) if crossing["reached"] else None,
-        )
-        for crossing in run.read_result()["goals"]
-    ]
+def finished(path: Path, config: RunConfig) -> bool:
+    """The cell's result is of this experiment, and answers for these goals; read from result.json alone."""
+    result = RunDir(path).read_result()
+    if result is None or result["config_id"] != config_id(config):
+        return False
+    asked = [(goal, config.goals_judged_on) for goal in config.goals]
+    if [(g["goal_return"], g.get("judged_on")) for g in result["goals"]] != asked:
+        return False
+    return (config.stop_at_goal and result["stopped"] == "goal") or result["env_steps"] >= config.total_env_steps
 
 
-def _predict(records: list[dict[str, Any]], until: float, config: RunConfig) -> Prediction | None:
-    kept = [r for r in records if r["optimizer_steps"] <= until and r["batch_env_steps"]]
-    if not kept:
-        return None
-    policy = [(r["noise"] or {}).get("policy", {}) for r in kept]
-    return predict_front(
-        optimizer_steps=np.diff([r["optimizer_steps"] for r in kept], prepend=0),
-        batch_size=np.array([r["batch_env_steps"] for r in kept]),
-        signal_sq=np.array([p.get("signal_sq", np.nan) for p in policy]),
-        noise_trace=np.array([p.get("noise_trace", np.nan) for p in policy]),
-        epochs=config.batch.epochs,
-    )
+def _borrowed(name: str, config: RunConfig, path: Path, reuse: Sequence[Path]) -> bool:
+    """Copy the cell from the first other sweep that has finished it (for whatever goals and budget: it goes on)."""
+    if (path / name).exists():
+        return False
+    for other in reuse:
+        result = RunDir(other / name).read_result()
+        if result is not None and result["config_id"] == config_id(config):
+            draft = path / f".{name}.tmp"
+            shutil.rmtree(draft, ignore_errors=True)
+            shutil.copytree(other / name, draft)
+            os.replace(draft, path / name)
+            return True
+    return False
 
 
-def goal_front(cells: list[Cell], config: RunConfig) -> GoalFront:
-    """Fit the cells that reached one goal, at the valid env steps that their optimizer steps really averaged.
+class _Cells:
+    """The cells that are to be run; this process keeps what they tell."""
 
-    Where some did not reach it the front is not resolved: those that did are the lucky ones.
-    """
-    there = [c for c in cells if c.reached]
-    size, steps, env_steps = (
-        np.array([getattr(c, name) for c in there]) for name in ("batch_size", "optimizer_steps", "env_steps")
-    )
-    enough = len(np.unique(size)) >= 2 and len(there) >= 3
-    front = fit_front(env_steps * config.batch.epochs / steps, steps, config.batch.epochs) if enough else None
-    if front and len(there) < len(cells):
-        missing = f"{len(cells) - len(there)} of {len(cells)} runs did not get there, which favours the lucky ones"
-        front = dataclasses.replace(front, resolved=False, reason=missing)
-    predictions = [c.prediction for c in there if c.prediction and c.prediction.s_min is not None]
-    return GoalFront(
-        goal_return=cells[0].goal_return,
-        cells=len(cells),
-        reached=len(there),
-        front=front,
-        largest_useful_batch=largest_useful_batch(size, env_steps) if enough else None,
-        predicted=pool_predictions(predictions) if len(predictions) >= 2 else None,
-    )
+    def __init__(self, configs: Mapping[str, RunConfig], path: Path, watch: Watch):
+        self._configs, self._path, self._watch = configs, path, watch
+        self._keepers: dict[str, Keeper] = {}
+
+    def run(self, cells_at_once: int) -> dict[str, str]:
+        """All of them; cell -> why, for those that failed."""
+        failed = {}
+        try:
+            names = [name for name in self._configs if not self._over(name)]
+            with contextlib.closing(self._told(names, cells_at_once)) as stream:
+                for name, told in stream:
+                    if isinstance(told, tasks.Item):
+                        self._keep(name, told.value)
+                    elif isinstance(told, tasks.Lost):
+                        self._watch.say(name, f"lost its process ({told.reason}); it goes on from its checkpoint")
+                    elif isinstance(told, tasks.Failed):
+                        failed[name] = self._fail(name, told.traceback)
+                    else:
+                        self._finish(name)
+        finally:
+            for keeper in self._keepers.values():
+                keeper.close()
+        return failed
+
+    def _over(self, name: str) -> bool:
+        """It was run far enough for other goals: what it recorded answers for these ones too."""
+        if not RunDir(self._path / name).result.exists():
+            return False
+        keeper = self._opened(name)
+        if over := keeper.over():
+            self._finish(name)
+        return over
+
+    def _told(self, names: list[str], cells_at_once: int) -> Iterator[tasks.Told]:
+        if not names:
+            return
+        one = self._configs[names[0]]
+        cores, need = len(os.sched_getaffinity(0)), one.learner.threads + one.actors
+        alone = "RAY_ADDRESS" not in os.environ
+        at_once = min(cells_at_once or (max(1, cores // need) if alone else 0), len(names))
+        if at_once == 1 and alone:
+            yield from tasks.in_turn(names, batches, self._start)
+            return
+        store = max(at_once, 1) * max(object_store_bytes(cell) for cell in self._configs.values())
+        with session.start(cores + at_once * one.actors, store):
+            shape = tasks.shape(tasks.cluster_cpus(), one.learner.threads, one.actors, at_once)
+            yield from tasks.as_tasks(names, batches, self._start, shape)
+
+    def _start(self, name: str) -> tuple[Any, ...]:
+        """Where a sitting of the cell begins; again after its process was lost."""
+        return self._configs[name], *self._opened(name).resume()
+
+    def _opened(self, name: str) -> Keeper:
+        if name not in self._keepers:
+            keeper = Keeper(self._configs[name], self._path / name, lambda record: self._watch.show(name, record))
+            keeper.open()
+            self._keepers[name] = keeper
+        return self._keepers[name]
+
+    def _keep(self, name: str, events: list[Event]) -> None:
+        for event in events:
+            self._keepers[name].keep(event)
+
+    def _finish(self, name: str) -> None:
+        keeper = self._keepers.pop(name)
+        (keeper.run.path / ERROR).unlink(missing_ok=True)
+        goals = keeper.finish()["goals"]
+        keeper.close()
+        self._watch.say(name, "; ".join(_goal_words(goal) for goal in goals))
+
+    def _fail(self, name: str, traceback: str) -> str:
+        reason = traceback.strip().splitlines()[-1]
+        keeper = self._keepers.pop(name, None)
+        if keeper is not None:
+            write_text(keeper.run.path / ERROR, traceback)
+            keeper.close()
+        self._watch.say(name, f"FAILED: {reason}\n{traceback.rstrip()}")
+        return reason
+
+
+def _goal_words(goal: dict[str, Any]) -> str:
+    if goal["reached"]:
+        return f"return {goal['goal_return']:g} at S = {goal['optimizer_steps']:,.0f}, E = {goal['env_steps']:,.0f}"
+    return f"return {goal['goal_return']:g} not reached{', collapsed' if goal['collapsed'] else ''}"

@@ -12,10 +12,10 @@ from rl_gns.learn.learner import NonFiniteGradient
 from rl_gns.records import RunResult, UpdateRecord, to_json
 from rl_gns.rollout.generations import MEASURED_ON
 from rl_gns.rundir import RunDir, save_arrays
-from rl_gns.study.build import checked, make_learner, source
-from rl_gns.study.goals import crossings, evaluated
-from rl_gns.study.provenance import provenance
-from rl_gns.trainer import Trainer
+from rl_gns.study.build import checked, make_learner
+from rl_gns.study.goals import Look, crossings, looks, settled
+from rl_gns.study.provenance import command
+from rl_gns.study.sitting import BadRows, Began, Checkpoint, Event, sitting
 
 BAD_ROWS = "not_finite.safetensors"
 Watch = Callable[[UpdateRecord], None]
@@ -27,70 +27,81 @@ def train(config: RunConfig, path: Path, watch: Watch = lambda record: None) -> 
     `watch` is called with every record, after it is on disk.
     """
     config = checked(config)
-    run = RunDir(path)
+    learner, keeper = make_learner(config), Keeper(config, path, watch)
     try:
-        learner = make_learner(config)
-        run.open(config)
-        if not run.result.exists() or _stopped(list(run.records()), config) is None:
-            run.note_sitting(provenance(learner))
-            with source(config) as segments:
-                trainer = Trainer(config, learner, segments)
-                _resume(run, trainer)
-                _drain(run, trainer, watch)
-        result = _result(list(run.records()), config)
-        run.save_result(result)
-        return to_json(result)
+        keeper.open()
+        if not keeper.over():
+            for event in sitting(config, learner, *keeper.resume()):
+                keeper.keep(event)
+        return keeper.finish()
+    except NonFiniteGradient as error:
+        words = f"{error}; the first such minibatch, if one was caught, is {path}/{BAD_ROWS}"
+        raise NonFiniteGradient(words) from None
     finally:
-        run.close()
+        keeper.close()
 
 
-def _resume(run: RunDir, trainer: Trainer) -> None:
-    """Metrics beyond the checkpoint are cut off: they will be computed again."""
-    run.result.unlink(missing_ok=True)
-    lines = list(run.records())
-    state = run.load_checkpoint(len(lines))
-    if state is not None:
+class Keeper:
+    """A run directory and its only writer: it says where a sitting begins, and keeps the events that come of it."""
+
+    def __init__(self, config: RunConfig, path: Path, watch: Watch = lambda record: None):
+        self.run, self._config, self._watch = RunDir(path), config, watch
+
+    def open(self) -> None:
+        """Take the directory; ConfigError where another process has it, or another experiment lies there."""
+        self.run.open(self._config)
+
+    def over(self) -> bool:
+        """It has finished, by its result and by this configuration."""
+        return self.run.result.exists() and _stopped(list(self.run.records()), self._config) is not None
+
+    def resume(self) -> tuple[dict[str, Any] | None, list[Look]]:
+        """(state of the newest checkpoint, looks up to it). Lines beyond it are cut off: they will come again."""
+        self.run.result.unlink(missing_ok=True)
+        lines = list(self.run.records())
+        state = self.run.load_checkpoint(len(lines))
+        if state is not None:
+            self._check_generation(state)
+        elif lines and lines[-1]["env_steps"] > 2 * self._config.checkpoint.every_env_steps:
+            words = f"has recorded {lines[-1]['env_steps']:,} env steps, but no checkpoint"
+            raise ConfigError(f"--run-dir: {self.run.path} {words}")
+        updates = state["counters"]["update"] if state else 0
+        self.run.cut_back(updates)
+        return state, looks(lines[:updates], self._config)
+
+    def _check_generation(self, state: dict[str, Any]) -> None:
         if state["source"] is None and state["counters"]["generation"] + 1 >= MEASURED_ON:
             raise ConfigError(
-                f"--run-dir: {run.path} has had its columns seeded anew 255 times, and none are left; start a new one"
+                f"--run-dir: {self.run.path} has had its columns seeded anew 255 times, and none are left; start a new "
+                "one"
             )
-        trainer.restore(state)
-    elif lines and lines[-1]["env_steps"] > 2 * trainer.config.checkpoint.every_env_steps:
-        raise ConfigError(f"--run-dir: {run.path} has recorded {lines[-1]['env_steps']:,} env steps, but no checkpoint")
-    run.cut_back(trainer.update)
 
+    def keep(self, event: Event) -> None:
+        """One event, on disk when this returns."""
+        if isinstance(event, UpdateRecord):
+            self.run.append(event)
+            self._watch(event)
+        elif isinstance(event, Checkpoint):
+            self.run.save_checkpoint(event.env_steps, event.state)
+        elif isinstance(event, Began):
+            self.run.note_sitting({"command": command(), **event.provenance})
+        elif isinstance(event, BadRows) and not (self.run.path / BAD_ROWS).exists():
+            save_arrays(self.run.path / BAD_ROWS, event.rows)
 
-def _drain(run: RunDir, trainer: Trainer, watch: Watch) -> None:
-    every, saved, steps = trainer.config.checkpoint.every_env_steps, trainer.env_steps, trainer.optimizer_steps
-    try:
-        for record in trainer.run():
-            record, steps = evaluated(record, trainer, steps), record.optimizer_steps
-            run.append(record)
-            watch(record)
-            if record.env_steps // every > saved // every:
-                run.save_checkpoint(record.env_steps, trainer.state())
-                saved = record.env_steps
-            _save_bad_rows(run, trainer)
-            if record.evaluation_return is not None and _stopped(list(run.records()), trainer.config) == "goal":
-                break
-    except NonFiniteGradient as error:
-        _save_bad_rows(run, trainer)
-        raise NonFiniteGradient(
-            f"{error}; the first such minibatch, if one was caught, is {run.path}/{BAD_ROWS}"
-        ) from None
-    if trainer.env_steps > saved:
-        run.save_checkpoint(trainer.env_steps, trainer.state())
+    def finish(self) -> dict[str, Any]:
+        """Write result.json, and return it."""
+        result = _result(list(self.run.records()), self._config)
+        self.run.save_result(result)
+        return to_json(result)
 
-
-def _save_bad_rows(run: RunDir, trainer: Trainer) -> None:
-    path = run.path / BAD_ROWS
-    if trainer.learner.bad_rows is not None and not path.exists():
-        save_arrays(path, trainer.learner.bad_rows)
+    def close(self) -> None:
+        """Give the directory back."""
+        self.run.close()
 
 
 def _stopped(records: list[dict[str, Any]], config: RunConfig) -> str | None:
     """`goal` or `budget` where the records so far end a run with this configuration, else None."""
-    if config.stop_at_goal and config.goals and all(c.reached for c in crossings(records, config)):
+    if config.stop_at_goal and settled(looks(records, config), config):
         return "goal"
     return "budget" if records and records[-1]["env_steps"] >= config.total_env_steps else None
 
@@ -108,7 +119,7 @@ def _result(records: list[dict[str, Any]], config: RunConfig) -> RunResult:
         batch_size_moves=sum(r["decision"]["moved"] for r in records),
         epochs=config.batch.epochs,
         minibatches=config.batch.minibatches,
-        goals=crossings(records, config),
+        goals=crossings(looks(records, config), config),
         **{name: sum(r[name] for r in records) for name in ("late_blocks", "refused_blocks", "replaced_actors")},
         faults=[{"update": r["update"], **fault} for r in records for fault in r["faults"]],
         noise_control_trips=sum(tripped(r) for r in records),

@@ -1,0 +1,209 @@
+"""Named jobs, each a generator that runs elsewhere: as Ray tasks, or in turn in this process. Both tell the same.
+
+    in_turn, as_tasks -> (name, Item(value)) ... (name, Ended()) or (name, Failed(traceback))
+
+A job is `work(*arguments(name))`. An exception of its own ends it, and no other: `Failed` carries the traceback as it
+was where it happened. A job whose process died (killed, out of memory, its node gone) is `Lost` and starts again, with
+what `arguments(name)` then says, at most `RETRIES` times. Items come in order and are never told twice by one try.
+
+A task asks Ray for a share of CPUs; one whose work starts actors of its own gets a placement group of one bundle for
+itself and one for each of them, so that two jobs never wait for each other's CPUs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import traceback
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rl_gns.config import ConfigError
+
+RETRIES = 2
+"""How often a job that lost its process starts again (a guess: chance does not strike one job three times)."""
+LOOK_SECONDS = 1.0
+"""The driver wakes this often while it waits."""
+LEAST_CPUS = 0.01
+
+
+@dataclass(frozen=True)
+class Item:
+    value: Any
+    """What the generator gave."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The generator is exhausted."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    traceback: str
+    """Ends in the error's own line."""
+
+
+@dataclass(frozen=True)
+class Lost:
+    reason: str
+    """Why the process is gone; the job starts again."""
+
+
+Told = tuple[str, Item | Ended | Failed | Lost]
+Work = Callable[..., Iterator[Any]]
+Arguments = Callable[[str], tuple[Any, ...]]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How jobs share the CPUs."""
+
+    cpus: float
+    """Of a task itself."""
+    actors: int
+    """One CPU each, of actors that a task starts."""
+    at_once: int
+    """Jobs that run at once."""
+
+
+def shape(cpus: float, threads: int, actors: int, at_once: int) -> Shape:
+    """`at_once` jobs (0: as many as there is room for) of `threads` threads and `actors` actors each on `cpus` CPUs.
+
+    Where there are more jobs than CPUs, each asks for a fraction of one. ConfigError where not even that fits.
+    """
+    at_once = at_once or max(1, int(cpus // (threads + actors)))
+    share = min(float(threads), cpus / at_once - actors)
+    share = float(int(share)) if share >= 1 else math.floor(share / LEAST_CPUS) * LEAST_CPUS
+    if share < LEAST_CPUS:
+        raise ConfigError(
+            f"--cells-at-once: {at_once} x (1 + {actors} actors) need more than the {cpus:g} CPUs of the cluster; "
+            f"the most is {int(cpus // (1 + actors))}"
+        )
+    return Shape(share, actors, at_once)
+
+
+def cluster_cpus() -> float:
+    """CPUs of all nodes of the session that this process is in."""
+    import ray
+
+    return ray.cluster_resources().get("CPU", 0.0)
+
+
+def in_turn(names: Sequence[str], work: Work, arguments: Arguments) -> Iterator[Told]:
+    """One job after the other, in this process."""
+    for name in names:
+        for told in _telling(lambda name=name: work(*arguments(name))):
+            yield name, told
+
+
+def _telling(start: Callable[[], Iterator[Any]]) -> Iterator[Item | Ended | Failed]:
+    """What a job gives, and how it ended."""
+    try:
+        for value in start():
+            yield Item(value)
+    except Exception:
+        yield Failed(traceback.format_exc())
+    else:
+        yield Ended()
+
+
+def as_tasks(names: Sequence[str], work: Work, arguments: Arguments, shape: Shape) -> Iterator[Told]:
+    """All jobs as tasks of the Ray session that this process is in, `shape.at_once` of them at a time."""
+    waiting, running, losses = deque(names), list[_Task](), Counter[str]()
+    try:
+        while waiting or running:
+            while waiting and len(running) < shape.at_once:
+                name = waiting.popleft()
+                try:
+                    running.append(_Task(name, work, arguments(name), shape))
+                except Exception:
+                    yield name, Failed(traceback.format_exc())
+            for task in _ready(running):
+                told = task.next()
+                if isinstance(told, Lost):
+                    losses[task.name] += 1
+                    if losses[task.name] > RETRIES:
+                        told = Failed(f"its process was lost {RETRIES + 1} times: {told.reason}")
+                    else:
+                        waiting.appendleft(task.name)
+                if not isinstance(told, Item):
+                    running.remove(task)
+                    task.close()
+                yield task.name, told
+    finally:
+        for task in running:
+            task.close()
+
+
+def _ready(running: list[_Task]) -> list[_Task]:
+    import ray
+
+    if not running:
+        return []
+    done, _ = ray.wait([task.stream for task in running], num_returns=1, timeout=LOOK_SECONDS)
+    return [task for task in running if any(task.stream is stream for stream in done)]
+
+
+@dataclass(eq=False)
+class _Task:
+    """One try of a job."""
+
+    name: str
+    work: Work
+    given: tuple[Any, ...]
+    shape: Shape
+    stream: Any = field(init=False)
+    _group: Any = None
+
+    def __post_init__(self) -> None:
+        import ray
+        from ray.util.placement_group import placement_group
+        from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+        options: dict[str, Any] = {"num_cpus": self.shape.cpus, "max_retries": 0, "num_returns": "streaming"}
+        if self.shape.actors:
+            bundles = [{"CPU": self.shape.cpus}, *({"CPU": 1.0} for _ in range(self.shape.actors))]
+            self._group = placement_group(bundles, strategy="PACK")
+            options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(
+                self._group, placement_group_bundle_index=0, placement_group_capture_child_tasks=True
+            )
+        self.stream = ray.remote(_job).options(name=self.name, **options).remote(self.work, self.given)
+
+    def next(self) -> Item | Ended | Failed | Lost:
+        """The next thing told; waits for it."""
+        import ray
+        from ray.exceptions import RayError, RayTaskError
+
+        try:
+            return ray.get(next(self.stream))
+        except StopIteration:
+            return Lost("its stream broke off")
+        except RayTaskError as error:
+            return Failed(str(error))
+        except RayError as error:
+            return Lost(_last_words(error))
+
+    def close(self) -> None:
+        """Stop it where it runs, and give its CPUs back."""
+        import ray
+        from ray.exceptions import RayError
+        from ray.util.placement_group import remove_placement_group
+
+        with contextlib.suppress(RayError, ValueError, TypeError):
+            ray.cancel(self.stream, force=True)
+        if self._group is not None:
+            remove_placement_group(self._group)
+
+
+def _job(work: Work, given: tuple[Any, ...]) -> Iterator[Item | Ended | Failed]:
+    """What runs inside the task."""
+    yield from _telling(lambda: work(*given))
+
+
+def _last_words(error: Exception) -> str:
+    from rl_gns.distributed.crew import last_words
+
+    return last_words(error)

@@ -1,0 +1,192 @@
+"""What the finished cells of a sweep say: crossings, predictions, points.csv, and a front for each goal."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rl_gns.config import RunConfig
+from rl_gns.noise.front import Front, fit_front, largest_useful_batch
+from rl_gns.noise.predict import PooledPrediction, Prediction, pool_predictions, predict_front
+from rl_gns.rundir import RunDir, write_text
+
+POINTS = (
+    "game",
+    "goal_return",
+    "batch_env_steps",
+    "optimizer_steps",
+    "env_steps",
+    "seed",
+    "learning_rate",
+    "epochs",
+    "reached",
+)
+"""Columns of points.csv, those of McCandlish et al.'s Atari fronts first."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of the grid at one goal."""
+
+    name: str
+    """Its directory."""
+    goal_return: float
+    judged_on: str
+    batch_size: int
+    """B that was asked for."""
+    learning_rate: float
+    seed: int
+    reached: bool
+    collapsed: bool
+    """It lost what it had won; where it did not reach the goal it is counted, not censored."""
+    optimizer_steps: float
+    """S at the goal; where it was not reached, S at the run's end."""
+    env_steps: float
+    """E, likewise."""
+    batch_env_steps: float
+    """Valid env steps that an optimizer step averaged, over all cells of this batch size."""
+    chosen: bool
+    """Its learning rate is the one that stands for its batch size in the front."""
+    prediction: Prediction | None
+    """From this run's own noise scales up to the goal; None where it was not reached."""
+
+
+@dataclass(frozen=True)
+class GoalFront:
+    """What the grid says about one goal."""
+
+    goal_return: float
+    judged_on: str
+    cells: int
+    reached: int
+    collapsed: int
+    """Of those that did not reach it."""
+    front: Front | None
+    """None where too few cells got there."""
+    largest_useful_batch: float | None
+    """The largest B whose E is within 1.2 of the least, from the points."""
+    predicted: PooledPrediction | None
+    """B_crit from the noise scales of the same runs."""
+
+
+def read_cells(path: Path, configs: Mapping[str, RunConfig]) -> list[Cell]:
+    """Every finished cell at each of its goals, in the order of the grid."""
+    results = {name: RunDir(path / name).read_result() for name in configs}
+    done = {name: (configs[name], result) for name, result in results.items() if result is not None}
+    valid = _valid_env_steps(list(done.values()))
+    cells = []
+    for name, (config, result) in done.items():
+        records = [r for r in RunDir(path / name).records() if r["batch_env_steps"]]
+        cells += [_cell(name, config, result, goal, records, valid[config.batch.size]) for goal in result["goals"]]
+    return _chosen(cells)
+
+
+def _valid_env_steps(done: list[tuple[RunConfig, dict[str, Any]]]) -> dict[int, float]:
+    """Batch size asked for -> the mean that optimizer steps averaged: a little less, where rows are masked."""
+    means: dict[int, list[float]] = {}
+    for config, result in done:
+        mean = result["env_steps"] * config.batch.epochs / max(result["optimizer_steps"], 1)
+        means.setdefault(config.batch.size, []).append(mean)
+    return {size: float(np.mean(values)) for size, values in means.items()}
+
+
+def _cell(
+    name: str, config: RunConfig, result: dict[str, Any], goal: dict[str, Any], records: list[dict], valid: float
+) -> Cell:
+    at = goal if goal["reached"] else result
+    return Cell(
+        name=name,
+        goal_return=goal["goal_return"],
+        judged_on=goal["judged_on"],
+        batch_size=config.batch.size,
+        learning_rate=config.learner.learning_rate,
+        seed=config.seed,
+        reached=goal["reached"],
+        collapsed=goal["collapsed"],
+        optimizer_steps=at["optimizer_steps"],
+        env_steps=at["env_steps"],
+        batch_env_steps=valid,
+        chosen=False,
+        prediction=_predict(records, goal["optimizer_steps"], config) if goal["reached"] else None,
+    )
+
+
+def _predict(records: list[dict[str, Any]], until: float, config: RunConfig) -> Prediction | None:
+    kept = [r for r in records if r["optimizer_steps"] <= until]
+    if not kept:
+        return None
+    policy = [(r["noise"] or {}).get("policy", {}) for r in kept]
+    return predict_front(
+        optimizer_steps=np.diff([r["optimizer_steps"] for r in kept], prepend=0),
+        batch_size=np.array([r["batch_env_steps"] for r in kept]),
+        signal_sq=np.array([p.get("signal_sq", np.nan) for p in policy]),
+        noise_trace=np.array([p.get("noise_trace", np.nan) for p in policy]),
+        epochs=config.batch.epochs,
+    )
+
+
+def _chosen(cells: list[Cell]) -> list[Cell]:
+    """The cells, those of the best learning rate marked, for each goal and batch size: the rate whose runs reached the
+    goal most often and then in the fewest steps (geometric mean). Best of a few, on the same runs: S reads low."""
+    groups: dict[tuple[float, int], dict[float, list[Cell]]] = {}
+    for c in cells:
+        groups.setdefault((c.goal_return, c.batch_size), {}).setdefault(c.learning_rate, []).append(c)
+    best = {key: min(rates, key=lambda rate, rates=rates: _slowness(rates[rate])) for key, rates in groups.items()}
+    return [dataclasses.replace(c, chosen=c.learning_rate == best[c.goal_return, c.batch_size]) for c in cells]
+
+
+def _slowness(cells: list[Cell]) -> tuple[float, float]:
+    missed = sum(not c.reached for c in cells) / len(cells)
+    steps = [c.optimizer_steps for c in cells if c.reached]
+    return missed, float(np.mean(np.log(steps))) if steps else 0.0
+
+
+def goal_front(cells: Sequence[Cell], config: RunConfig) -> GoalFront:
+    """Fit one goal's cells of the chosen learning rates that reached it.
+
+    Where some did not reach it the front is not resolved: those that did are the lucky ones.
+    """
+    chosen = [c for c in cells if c.chosen]
+    there = [c for c in chosen if c.reached]
+    size, valid, steps, env_steps = (
+        np.array([getattr(c, name) for c in there])
+        for name in ("batch_size", "batch_env_steps", "optimizer_steps", "env_steps")
+    )
+    enough = len(np.unique(size)) >= 2 and len(there) >= 3
+    front = fit_front(valid, steps, config.batch.epochs) if enough else None
+    if front and len(there) < len(chosen):
+        missing = f"{len(chosen) - len(there)} of {len(chosen)} runs did not get there, which favours the lucky ones"
+        front = dataclasses.replace(front, resolved=False, reason=missing)
+    predictions = [c.prediction for c in there if c.prediction and c.prediction.s_min is not None]
+    return GoalFront(
+        goal_return=cells[0].goal_return,
+        judged_on=cells[0].judged_on,
+        cells=len(cells),
+        reached=sum(c.reached for c in cells),
+        collapsed=sum(c.collapsed and not c.reached for c in cells),
+        front=front,
+        largest_useful_batch=largest_useful_batch(size, env_steps) if enough else None,
+        predicted=pool_predictions(predictions) if len(predictions) >= 2 else None,
+    )
+
+
+def write_points(path: Path, cells: Sequence[Cell], config: RunConfig) -> None:
+    """points.csv: a line a cell and goal, all learning rates. Where `reached` is 0, S and E are the run's end, at which
+    it is censored; collapsed runs, of which no more steps would make a crossing, are left out (sweep.json counts them).
+    """
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow(POINTS)
+    for c in cells:
+        if c.reached or not c.collapsed:
+            values = (c.goal_return, c.batch_env_steps, c.optimizer_steps, c.env_steps)
+            facts = (c.seed, c.learning_rate, config.batch.epochs, int(c.reached))
+            lines.writerow([config.env, *(f"{value:.10g}" for value in values), *facts])
+    write_text(path, text.getvalue())

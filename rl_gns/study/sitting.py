@@ -1,0 +1,116 @@
+"""One sitting of a run, apart from any disk: a stream of events, computed here or in a process of another node.
+
+    sitting(config, learner, state, looks) -> Began, UpdateRecord, Checkpoint, UpdateRecord, ...
+
+Whoever holds the run directory keeps them: `study.train.Keeper`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rl_gns.config import RunConfig
+from rl_gns.learn.learner import Learner, NonFiniteGradient
+from rl_gns.records import UpdateRecord
+from rl_gns.study.build import make_learner, source
+from rl_gns.study.goals import Look, evaluated, look, settled
+from rl_gns.study.provenance import provenance
+from rl_gns.trainer import Trainer
+
+BATCH_SECONDS = 0.5
+"""Records travel together until the oldest is this old (a choice: a hundredth of a second's work to send)."""
+
+
+@dataclass(frozen=True)
+class Began:
+    """The sitting's first event."""
+
+    provenance: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a killed run goes on from; it stands on all records before it."""
+
+    env_steps: int
+    state: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class BadRows:
+    """The first minibatch whose gradient was not finite."""
+
+    rows: dict[str, np.ndarray]
+
+
+Event = Began | UpdateRecord | Checkpoint | BadRows
+
+
+def sitting(
+    config: RunConfig, learner: Learner, state: dict[str, Any] | None, looks: Sequence[Look]
+) -> Iterator[Event]:
+    """Train on from `state` (None: from the start) to the budget or the goals; `looks` are those before it."""
+    yield Began(provenance(learner))
+    with source(config) as segments:
+        trainer = Trainer(config, learner, segments)
+        if state is not None:
+            trainer.restore(state)
+        try:
+            yield from _events(trainer, list(looks))
+        except NonFiniteGradient:
+            if learner.bad_rows is not None:
+                yield BadRows(learner.bad_rows)
+            raise
+
+
+def _events(trainer: Trainer, seen: list[Look]) -> Iterator[Event]:
+    every, saved, caught = trainer.config.checkpoint.every_env_steps, trainer.env_steps, False
+    for record in _records(trainer, seen):
+        yield record
+        if record.env_steps // every > saved // every:
+            saved = record.env_steps
+            yield Checkpoint(saved, trainer.state())
+        if trainer.learner.bad_rows is not None and not caught:
+            caught = True
+            yield BadRows(trainer.learner.bad_rows)
+    if trainer.env_steps > saved:
+        yield Checkpoint(trainer.env_steps, trainer.state())
+
+
+def _records(trainer: Trainer, seen: list[Look]) -> Iterator[UpdateRecord]:
+    """The trainer's records with their evaluations, until the budget is spent or every goal is settled."""
+    config, steps = trainer.config, trainer.optimizer_steps
+    for record in trainer.run():
+        record, steps = evaluated(record, trainer, steps), record.optimizer_steps
+        yield record
+        if config.goals and (new := look(vars(record), config)) is not None:
+            seen.append(new)
+            if config.stop_at_goal and _may_settle(new, config) and settled(seen, config):
+                return
+
+
+def _may_settle(new: Look, config: RunConfig) -> bool:
+    """A look at every record would make the judgement quadratic; only one at the highest goal can settle it."""
+    return config.goals_judged_on == "evaluation" or new.score >= max(config.goals)
+
+
+def batches(config: RunConfig, state: dict[str, Any] | None, looks: Sequence[Look]) -> Iterator[list[Event]]:
+    """A sitting in lists of events, to travel between processes: a checkpoint leaves at once, and so does what came
+    before an error."""
+    batch: list[Event] = []
+    since = time.monotonic()
+    try:
+        for event in sitting(config, make_learner(config), state, looks):
+            batch.append(event)
+            if isinstance(event, Checkpoint) or time.monotonic() - since >= BATCH_SECONDS:
+                yield batch
+                batch, since = [], time.monotonic()
+    except Exception:
+        yield batch
+        raise
+    yield batch
