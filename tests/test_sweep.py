@@ -192,7 +192,7 @@ def test_collapsed_runs_are_counted_and_no_point(tmp_path, settings):
         ({}, Grid((64,), ()), "sweep.learning_rates"),
         ({}, Grid((64,), (1e-3,), seeds=(1, 1)), "each once"),
         ({}, Grid((64,), (1e-3,), max_optimizer_steps=-1), "sweep.max_optimizer_steps: -1 is too small"),
-        ({}, Grid((50,), (1e-3,)), "the nearest that fits is 64"),
+        ({}, Grid((50,), (1e-3,)), "the nearest that fits is 48"),
     ],
 )
 def test_a_grid_that_cannot_be_is_refused(settings, changes, grid, words):
@@ -209,7 +209,7 @@ def test_a_rate_or_a_batch_that_moves_makes_no_front(settings):
 
 def test_the_shipped_grids_are_what_they_say():
     cartpole, pong = (load_grid(find(f"sweeps/{name}")) for name in ("cartpole", "pong_small"))
-    assert len(cartpole[1].batch_sizes) >= 6 and len(cartpole[1].learning_rates) == 3 and len(cartpole[1].seeds) == 5
+    assert len(cartpole[1].batch_sizes) >= 6 and len(cartpole[1].learning_rates) >= 3 and len(cartpole[1].seeds) == 5
     assert cartpole[0].evaluation_episodes >= 20 and pong[0].goals == (-19.0, -15.0)
     assert len(cell_configs(*pong)) == 8 and {c.batch.size for c in cell_configs(*pong).values()} == {
         128,

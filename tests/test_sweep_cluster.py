@@ -19,7 +19,7 @@ from rl_gns.rundir import RunDir
 from rl_gns.study.grid import Grid
 from rl_gns.study.sweep import sweep
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(600)]
 SETTINGS = replaced(
     config(CARTPOLE, QUICK | {"checkpoint": {"every_env_steps": 1000}}),
     goals=(15.0, 10_000.0),
@@ -92,7 +92,10 @@ def test_a_lost_process_is_replaced_a_few_times_and_an_error_ends_its_job_alone(
         "broken": ("broken",),
         "long": ("count", 50),
     }
+    import ray
+
     heard = {name: [] for name in given}
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import the tests
     shape = tasks.shape(4, 1, 0, 3)
     for name, what in tasks.as_tasks(list(given), jobs, lambda name: given[name], shape):
         heard[name].append(what)
@@ -189,7 +192,7 @@ def test_a_killed_sweep_goes_on_and_leaves_no_process(tmp_path, number):
     file.write_text(tomli_w.dumps(table | {"sweep": {"batch_sizes": [64, 128], "learning_rates": [1e-3]}}))
     command = [sys.executable, "-m", "rl_gns", "sweep", "--config", str(file), "--cells-at-once", "2", "--run-dir"]
     process = subprocess.Popen([*command, str(path)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 400
     while sum(bool(RunDir(d).checkpoints()) for d in path.glob("B*")) < 2:
         assert process.poll() is None and time.monotonic() < deadline, process.stderr.read()
         time.sleep(0.05)

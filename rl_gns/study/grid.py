@@ -75,10 +75,13 @@ def cell_name(config: RunConfig) -> str:
 
 
 def _cell(config: RunConfig, grid: Grid, size: int, rate: float, seed: int) -> RunConfig:
-    """One torch thread unless the file asks for more: cells share the cores."""
+    """One torch thread unless the file asks for more: cells share the cores. A batch of fewer columns than a collector
+    has gets a collector of just those; larger collectors are what makes large batches quick."""
     scaled = rate * (size / config.batch.size) ** EXPONENTS[grid.learning_rate_rule]
     rounded = float(f"{scaled:.3g}")  # so that the number in a name is the number used
     threads = config.learner.threads or 1
+    columns = max(1, size * config.batch.minibatches // config.batch.segment_steps)
+    per_collector = min(config.rollout.columns_per_collector, columns)
     most = grid.max_optimizer_steps * size // config.batch.epochs or config.total_env_steps
     return checked(
         dataclasses.replace(
@@ -86,6 +89,7 @@ def _cell(config: RunConfig, grid: Grid, size: int, rate: float, seed: int) -> R
             seed=seed,
             total_env_steps=min(config.total_env_steps, most),
             batch=dataclasses.replace(config.batch, size=size),
+            rollout=dataclasses.replace(config.rollout, columns_per_collector=per_collector),
             learner=dataclasses.replace(config.learner, learning_rate=rounded, threads=threads),
         )
     )
