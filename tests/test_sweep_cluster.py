@@ -186,7 +186,7 @@ def test_a_killed_cell_goes_on_from_its_checkpoint_to_the_same_bits(ray_session,
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=lambda n: n.name)
 def test_a_killed_sweep_goes_on_and_leaves_no_process(tmp_path, number):
     """At most one checkpoint interval of a cell is computed twice, and none of its bits differ."""
-    table = {**CARTPOLE, "goals": [10_000.0], "evaluation_episodes": 4, "total_env_steps": 30_000}
+    table = {**CARTPOLE, "goals": [10_000.0], "evaluation_episodes": 4, "total_env_steps": 60_000}
     table |= {"batch": {**CARTPOLE["batch"], **QUICK["batch"]}, "checkpoint": {"every_env_steps": 1000}}
     file, path = tmp_path / "grid.toml", tmp_path / "sweep"
     file.write_text(tomli_w.dumps(table | {"sweep": {"batch_sizes": [64, 128], "learning_rates": [1e-3]}}))

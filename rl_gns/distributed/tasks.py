@@ -131,11 +131,11 @@ def as_tasks(names: Sequence[str], work: Work, arguments: Arguments, shape: Shap
                         waiting.appendleft(task.name)
                 if not isinstance(told, Item):
                     running.remove(task)
-                    task.close()
+                    task.release()
                 yield task.name, told
     finally:
         for task in running:
-            task.close()
+            task.stop()
 
 
 def _ready(running: list[_Task]) -> list[_Task]:
@@ -186,14 +186,19 @@ class _Task:
         except RayError as error:
             return Lost(_last_words(error))
 
-    def close(self) -> None:
-        """Stop it where it runs, and give its CPUs back."""
+    def stop(self) -> None:
+        """Kill the process that runs it. One that has ended must not be: its process is the next task's."""
         import ray
         from ray.exceptions import RayError
+
+        with contextlib.suppress(RayError):
+            ray.cancel(self.stream, force=True)
+        self.release()
+
+    def release(self) -> None:
+        """Give back the CPUs that were kept for it."""
         from ray.util.placement_group import remove_placement_group
 
-        with contextlib.suppress(RayError, ValueError, TypeError):
-            ray.cancel(self.stream, force=True)
         if self._group is not None:
             remove_placement_group(self._group)
 

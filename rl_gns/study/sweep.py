@@ -155,7 +155,7 @@ class _Cells:
             return
         one = self._configs[names[0]]
         cores, need = len(os.sched_getaffinity(0)), one.learner.threads + one.actors
-        alone = "RAY_ADDRESS" not in os.environ
+        alone = not os.environ.get("RAY_ADDRESS")
         at_once = min(cells_at_once or (max(1, cores // need) if alone else 0), len(names))
         if at_once == 1 and alone:
             yield from tasks.in_turn(names, batches, self._start)
