@@ -192,7 +192,7 @@ def test_collapsed_runs_are_counted_and_no_point(tmp_path, settings):
         ({}, Grid((64,), ()), "sweep.learning_rates"),
         ({}, Grid((64,), (1e-3,), seeds=(1, 1)), "each once"),
         ({}, Grid((64,), (1e-3,), max_optimizer_steps=-1), "sweep.max_optimizer_steps: -1 is too small"),
-        ({}, Grid((50,), (1e-3,)), "the nearest that fits is 48"),
+        ({}, Grid((50,), (1e-3,)), "the nearest that fits is 64"),
     ],
 )
 def test_a_grid_that_cannot_be_is_refused(settings, changes, grid, words):
