@@ -119,6 +119,9 @@ class RunDir:
             raise ConfigError(
                 f"{self.metrics}: its lines are not updates 0 to {updates - 1}, which the checkpoint needs"
             )
+        if self._log is not None:  # it is open on the file that is now replaced
+            self._log.close()
+            self._log = None
         write_text(self.metrics, "".join(line + "\n" for line in kept))
 
     def save_checkpoint(self, env_steps: int, state: dict[str, Any]) -> None:

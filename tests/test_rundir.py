@@ -119,3 +119,11 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         write_text(path, "new")
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["file.json"]
+
+
+def test_lines_after_a_cut_in_the_same_sitting_are_in_the_file(run, records):
+    for record in records[:3]:
+        run.append(record)
+    run.cut_back(1)
+    run.append(records[1])
+    assert [r["update"] for r in run.records()] == [0, 1]
