@@ -1,7 +1,6 @@
 """`rl-gns fit`: the paper's own points, files with mistakes in them, sweeps' directories, and what people see."""
 
 import csv
-import dataclasses
 import json
 import math
 import subprocess
@@ -15,8 +14,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from rl_gns.cli import main
-from rl_gns.config import ConfigError, RunConfig
-from rl_gns.config_file import to_toml
+from rl_gns.config import ConfigError
 from rl_gns.study.fit import fit, knee_words, show
 from rl_gns.study.points import COLUMNS, REQUIRED, read_csv, read_points
 
@@ -121,7 +119,7 @@ def test_a_mistake_is_one_line(tmp_path, capsys, head, rows, words):
         (["nowhere.csv"], "nowhere.csv: no such file"),
         (["a.csv", "b.csv"], "one CSV file or sweep directory is needed, got 2"),
         (["a.csv", "--jsn"], "the nearest is --json"),
-        (["."], "no finished run of a sweep"),
+        (["."], "no points.csv here"),
     ],
 )
 def test_a_mistake_in_the_command_is_one_line(tmp_path, monkeypatch, capsys, arguments, words):
@@ -187,30 +185,20 @@ def test_any_points_are_fitted_or_said_to_be_no_front(tmp_path, points):
     json.dumps(front)
 
 
-def test_a_sweeps_directory(tmp_path):
-    """Two seeds at four batch sizes, as finished cells: one run stopped short is censored at its last step."""
-    for size in (128, 256, 512, 1024):
-        for seed in (0, 1):
-            cell = tmp_path / f"B{size}-s{seed}"
-            cell.mkdir()
-            batch = dataclasses.replace(RunConfig().batch, size=size)
-            config = to_toml(RunConfig(env="CartPole", seed=seed, batch=batch))
-            (cell / "config.toml").write_text(config)
-            (cell / "result.json").write_text(json.dumps(result(size, seed)))
-    (tmp_path / "unfinished").mkdir()
-    runs = read_points(tmp_path)
-    assert len(runs) == 8 and {run.game for run in runs} == {"CartPole"}
-    assert sum(not run.reached for run in runs) == 1
-    assert sorted({run.batch_env_steps for run in runs}) == pytest.approx([0.9 * b for b in (128, 256, 512, 1024)])
+def test_a_sweeps_directory_is_its_points(tmp_path):
+    """Two seeds at four batch sizes: one run stopped short is censored at its last step."""
+    header = "game,goal_return,batch_env_steps,optimizer_steps,env_steps,seed,learning_rate,epochs,reached"
+    lines = [
+        f"CartPole,200,{b},{round(100 * (1 + 300 / b) * (1.1 if seed else 1))},{1000 * b},{seed},0.001,1,"
+        f"{int((b, seed) != (1024, 1))}"
+        for b in (128, 256, 512, 1024)
+        for seed in (0, 1)
+    ]
+    (tmp_path / "points.csv").write_text("\n".join([header, *lines]) + "\n")
+    assert sum(not run.reached for run in read_points(tmp_path)) == 1
     (front,) = fit(tmp_path)
+    assert front == fit(tmp_path / "points.csv")[0]
     assert front["n"] == 8 and front["n_reached"] == 7 and front["goal_return"] == 200
-
-
-def result(size, seed):
-    epochs, steps = RunConfig().batch.epochs, round(100 * (1 + 300 / size) * (1.1 if seed else 1))
-    reached = (size, seed) != (1024, 1)
-    goal = {"goal_return": 200.0, "reached": reached, "optimizer_steps": steps if reached else None, "env_steps": None}
-    return {"env_steps": 0.9 * steps * size / epochs, "optimizer_steps": steps, "goals": [goal]}
 
 
 def test_what_people_see(capsys):

@@ -230,7 +230,7 @@ def _spread(cells: list[dict[str, Any]], name: str) -> str:
 def _knee(front: dict[str, Any]) -> list[str]:
     fit, predicted, lines = front["front"], front["predicted"], []
     if fit is None:
-        lines.append("  Too few runs got there to fit a front.")
+        lines.append(f"  No front: {front.get('no_front') or 'too few runs got there'}.")
     else:
         knee = "beyond all batch sizes" if fit["b_crit"] is None else f"{round3(fit['b_crit'])} env steps"
         high = "no upper limit" if fit["high"] is None else round3(fit["high"])
@@ -239,6 +239,7 @@ def _knee(front: dict[str, Any]) -> list[str]:
             f"  Swept: B_crit, the batch size at the knee, is {knee} "
             f"({fit['confidence']:.0%} interval {round3(fit['low'])} to {high}{doubt})."
         )
+    if front["largest_useful_batch"] is not None:
         lines.append(f"  Largest batch size within 1.2 of the fewest env steps: {front['largest_useful_batch']:,.0f}.")
     if predicted is None or predicted["b_crit"] is None:
         lines.append("  Predicted: nothing, the runs' noise scales were not known.")

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from rl_gns.config import RunConfig
-from rl_gns.noise.front import Front, fit_front, largest_useful_batch
+from rl_gns.noise.front import Front, NoFront, fit_front, largest_useful_batch
 from rl_gns.noise.predict import PooledPrediction, Prediction, pool_predictions, predict_front
 from rl_gns.rundir import RunDir, write_text
 
-POINTS = (
+COLUMNS = (
     "game",
     "goal_return",
     "batch_env_steps",
@@ -69,7 +69,8 @@ class GoalFront:
     collapsed: int
     """Of those that did not reach it."""
     front: Front | None
-    """None where too few cells got there."""
+    no_front: str | None
+    """Why there is no front; None where there is one."""
     largest_useful_batch: float | None
     """The largest B whose E is within 1.2 of the least, from the points."""
     predicted: PooledPrediction | None
@@ -149,21 +150,14 @@ def _slowness(cells: list[Cell]) -> tuple[float, float]:
 
 
 def goal_front(cells: Sequence[Cell], config: RunConfig) -> GoalFront:
-    """Fit one goal's cells of the chosen learning rates that reached it.
-
-    Where some did not reach it the front is not resolved: those that did are the lucky ones.
+    """Fit one goal: runs that did not reach it are censored at their end, collapsed ones counted, and learning rates
+    are part of the model where there are enough (`noise.front`). The largest useful batch and the prediction are of
+    the cells of the chosen rates that reached it.
     """
-    chosen = [c for c in cells if c.chosen]
-    there = [c for c in chosen if c.reached]
-    size, valid, steps, env_steps = (
-        np.array([getattr(c, name) for c in there])
-        for name in ("batch_size", "batch_env_steps", "optimizer_steps", "env_steps")
-    )
+    there = [c for c in cells if c.chosen and c.reached]
+    size, env_steps = (np.array([getattr(c, name) for c in there]) for name in ("batch_size", "env_steps"))
     enough = len(np.unique(size)) >= 2 and len(there) >= 3
-    front = fit_front(valid, steps, config.batch.epochs) if enough else None
-    if front and len(there) < len(chosen):
-        missing = f"{len(chosen) - len(there)} of {len(chosen)} runs did not get there, which favours the lucky ones"
-        front = dataclasses.replace(front, resolved=False, reason=missing)
+    front, no_front = _front([c for c in cells if c.reached or not c.collapsed], config.batch.epochs)
     predictions = [c.prediction for c in there if c.prediction and c.prediction.s_min is not None]
     return GoalFront(
         goal_return=cells[0].goal_return,
@@ -172,9 +166,22 @@ def goal_front(cells: Sequence[Cell], config: RunConfig) -> GoalFront:
         reached=sum(c.reached for c in cells),
         collapsed=sum(c.collapsed and not c.reached for c in cells),
         front=front,
+        no_front=no_front,
         largest_useful_batch=largest_useful_batch(size, env_steps) if enough else None,
         predicted=pool_predictions(predictions) if len(predictions) >= 2 else None,
     )
+
+
+def _front(cells: Sequence[Cell], epochs: int) -> tuple[Front | None, str | None]:
+    values = {
+        name: [getattr(c, name) for c in cells]
+        for name in ("batch_env_steps", "optimizer_steps", "reached", "learning_rate")
+    }
+    try:
+        sizes, steps = values.pop("batch_env_steps"), values.pop("optimizer_steps")
+        return fit_front(sizes, steps, epochs, **values), None
+    except NoFront as error:
+        return None, str(error)
 
 
 def write_points(path: Path, cells: Sequence[Cell], config: RunConfig) -> None:
@@ -183,7 +190,7 @@ def write_points(path: Path, cells: Sequence[Cell], config: RunConfig) -> None:
     """
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")
-    lines.writerow(POINTS)
+    lines.writerow(COLUMNS)
     for c in cells:
         if c.reached or not c.collapsed:
             values = (c.goal_return, c.batch_env_steps, c.optimizer_steps, c.env_steps)

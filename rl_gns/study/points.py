@@ -1,4 +1,4 @@
-"""Runs to goals, as `rl-gns fit` takes them: from a CSV file, or from the finished cells of a sweep's directory."""
+"""Runs to goals, as `rl-gns fit` takes them: from a CSV file, a sweep's own or any other."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import csv
 import difflib
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from rl_gns.config import ConfigError
-from rl_gns.rundir import RunDir
+
+POINTS = "points.csv"
+"""In a sweep's directory."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,10 @@ COLUMNS = REQUIRED | OPTIONAL
 
 
 def read_points(path: Path) -> list[GoalRun]:
-    """The runs of a CSV file or a sweep's directory; ConfigError says in one line what is wrong and where."""
-    return read_sweep(path) if path.is_dir() else read_csv(path)
+    """The runs of a CSV file, or of the one in a sweep's directory; ConfigError says what is wrong and where."""
+    if path.is_dir() and not (path / POINTS).is_file():
+        raise ConfigError(f"{path}: no {POINTS} here; rl-gns fit takes a sweep's directory or a CSV file")
+    return read_csv(path / POINTS if path.is_dir() else path)
 
 
 def read_csv(path: Path) -> list[GoalRun]:
@@ -135,38 +137,3 @@ def _cell(where: str, name: str, text: str) -> Any:
     except (ValueError, OverflowError) as error:
         why = str(error) if str(error).startswith("must") else "is not a number"
         raise ConfigError(f"{where}: {name}: {text[:80]!r} {why}") from None
-
-
-def read_sweep(path: Path) -> list[GoalRun]:
-    """Every goal of every finished cell below a sweep's directory. B is the mean of the valid env steps that an
-    optimizer step averaged over all cells with the same batch size asked for."""
-    runs = [(RunDir(d).config(), RunDir(d).read_result()) for d in sorted(path.iterdir()) if _finished(d)]
-    if not runs:
-        raise ConfigError(f"{path}: no finished run of a sweep lies below it; rl-gns fit takes a sweep or a CSV file")
-    if len({config.batch.minibatches for config, _ in runs}) > 1:
-        raise ConfigError(f"{path}: its runs have different batch.minibatches, whose fronts are not one")
-    valid = [result["env_steps"] * config.batch.epochs / result["optimizer_steps"] for config, result in runs]
-    sizes = np.array([config.batch.size for config, _ in runs])
-    means = {size: float(np.mean(np.array(valid)[sizes == size])) for size in set(sizes.tolist())}
-    return [
-        replace(_goal_run(goal, config, result), batch_env_steps=means[config.batch.size])
-        for config, result in runs
-        for goal in result["goals"]
-    ]
-
-
-def _finished(path: Path) -> bool:
-    return (path / "config.toml").is_file() and (path / "result.json").is_file()
-
-
-def _goal_run(goal: dict[str, Any], config: Any, result: dict[str, Any]) -> GoalRun:
-    return GoalRun(
-        game=config.env,
-        goal_return=goal["goal_return"],
-        batch_env_steps=config.batch.size,
-        optimizer_steps=goal["optimizer_steps"] if goal["reached"] else result["optimizer_steps"],
-        learning_rate=config.learner.learning_rate,
-        epochs=config.batch.epochs,
-        reached=goal["reached"],
-        seed=config.seed,
-    )
