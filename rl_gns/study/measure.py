@@ -54,9 +54,7 @@ def measure(
     B_simple (inf: any width), or at `max_env_steps` valid env steps. Looks are `LOOK_GROWTH` apart; their number is
     reported, since stopping at a favourable look costs some coverage.
     """
-    config = checked(config)
-    rollout = dataclasses.replace(config.rollout, burn_in_env_steps=BURN_IN_ENV_STEPS)
-    config = dataclasses.replace(config, rollout=rollout)
+    config = burnt_in(checked(config))
     start = time.perf_counter()
     learner = make_learner(config)
     if state is not None:
@@ -67,6 +65,11 @@ def measure(
         run = _Freeze(config, learner, segments, max_env_steps, precision)
         run.collect(watch)
     return run.measurement(state, time.perf_counter() - start)
+
+
+def burnt_in(config: RunConfig) -> RunConfig:
+    """The settings under which a frozen policy is measured: columns play `BURN_IN_ENV_STEPS` before they count."""
+    return dataclasses.replace(config, rollout=dataclasses.replace(config.rollout, burn_in_env_steps=BURN_IN_ENV_STEPS))
 
 
 def precise(scale: NoiseScale, precision: float) -> bool:

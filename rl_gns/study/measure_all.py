@@ -26,7 +26,7 @@ from rl_gns.rollout.generations import MEASURED_ON
 from rl_gns.rollout.sources import LocalSource, SegmentSource
 from rl_gns.rundir import RunDir
 from rl_gns.study.build import checked, make_learner, source
-from rl_gns.study.measure import BURN_IN_ENV_STEPS
+from rl_gns.study.measure import burnt_in
 from rl_gns.study.replay import noise_split
 
 HELD_OUT_ENV_STEPS = 8192
@@ -49,9 +49,7 @@ def measure_all(
 ) -> AllMeasurement:
     """All of it, for the policy in `state` (a run's checkpoint) or a fresh one, from `max_env_steps` valid env steps
     or just above, beside the held-out and the replayed ones. Every weight stays frozen."""
-    config = checked(config)
-    rollout = dataclasses.replace(config.rollout, burn_in_env_steps=BURN_IN_ENV_STEPS)
-    config = dataclasses.replace(config, rollout=rollout)
+    config = burnt_in(checked(config))
     start = time.perf_counter()
     learner = make_learner(config)
     if state is not None:
