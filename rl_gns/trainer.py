@@ -81,8 +81,7 @@ class Trainer:
         gradients = self.learner.group_gradients(batch)
         moments = self.learner.moments(batch, gradients)
         if self._across:
-            parts = {"policy": gradients.policy.cpu().numpy(), "rest": gradients.rest.cpu().numpy()}
-            self._across.add(parts, moments, self.env_steps + batch.env_steps)
+            self._across.add(gradients.parts(), moments, self.env_steps + batch.env_steps)
         return moments
 
     def _estimate(self, moments: GroupMoments | None) -> Estimates:

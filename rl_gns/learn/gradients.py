@@ -36,6 +36,10 @@ class GroupGradients:
     control: np.ndarray
     """[J, D] float64: the synthetic gradients' means over the very same rows."""
 
+    def parts(self) -> dict[str, np.ndarray]:
+        """`policy` and `rest` as numpy arrays, for sums over rollouts."""
+        return {"policy": self.policy.cpu().numpy(), "rest": self.rest.cpu().numpy()}
+
 
 def column_groups(n_columns: int, n_groups: int) -> list[np.ndarray]:
     """At most J = `n_groups` disjoint sets of columns: column n is in group n mod J, however many there are.

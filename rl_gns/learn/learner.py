@@ -28,6 +28,9 @@ from rl_gns.learn.returns import EwmaStatistics
 from rl_gns.records import GroupMoments, MomentsKey
 from rl_gns.segments import SegmentBlock
 
+OPTIMIZER_EPS = 1e-5
+"""Of both optimizers (that of the Baselines' A2C and PPO)."""
+
 
 class NonFiniteGradient(RuntimeError):
     """Too many optimizer steps in a row had a gradient that is not finite; the run cannot go on."""
@@ -243,8 +246,8 @@ def _device(wanted: str) -> str:
 
 def _optimizer(name: str, network: torch.nn.Module, learning_rate: float) -> torch.optim.Optimizer:
     if name == "rmsprop":
-        return torch.optim.RMSprop(network.parameters(), lr=learning_rate, alpha=0.99, eps=1e-5)
-    return torch.optim.Adam(network.parameters(), lr=learning_rate, eps=1e-5, fused=True)
+        return torch.optim.RMSprop(network.parameters(), lr=learning_rate, alpha=0.99, eps=OPTIMIZER_EPS)
+    return torch.optim.Adam(network.parameters(), lr=learning_rate, eps=OPTIMIZER_EPS, fused=True)
 
 
 def _optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def block_spread(values: np.ndarray, weights: np.ndarray, batch_size: np.ndarray
     """
     n = len(values)
     lengths = _runs(batch_size, n)
-    tau = np.array([autocorrelation_time(column) for column in _detrended(values, weights)[0].T])
+    tau = np.array([autocorrelation_time(column) for column in detrended(values, weights)[0].T])
     block_rollouts = math.ceil(TAUS_PER_BLOCK * tau.max())
     length = max(block_rollouts, n // USUAL_BLOCKS)
     n_blocks = sum(run // length for run in lengths)
@@ -68,13 +68,13 @@ def _covariance(values: np.ndarray, weights: np.ndarray, starts: np.ndarray) -> 
     means = np.add.reduceat(values * weights[:, None], starts) / block_weight[:, None]
     share, n_blocks = block_weight / block_weight.sum(), len(starts)
     fitted = 2 if n_blocks >= TREND_BLOCKS else 1
-    residual, leverage = _detrended(means, share) if fitted == 2 else (means - share @ means, share)
+    residual, leverage = detrended(means, share) if fitted == 2 else (means - share @ means, share)
     cov = (residual * share[:, None] ** 2).T @ residual / (1 - share @ leverage)
     dof = max(1, math.floor(1 / (share @ share) + 1e-9) - fitted)
     return cov, dof, n_blocks**2 / (n_blocks - fitted)
 
 
-def _detrended(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def detrended(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(residuals [n, 2] from the weighted linear trend over cumulated weight, leverages [n]).
 
     Residuals below 1e-9 of the values are rounding errors and become zero.

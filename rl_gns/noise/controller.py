@@ -22,13 +22,13 @@ from rl_gns.records import Decision, NoiseScale
 
 LARGEST_STEP = 2.0
 """The batch size grows or shrinks at most by this factor a move: the policy that B_simple belongs to has to keep up."""
-
-
 NEW_SHARE = 0.25
 """Least share of an interval's env steps that came after the last move (a guess: from 24 rollouts before a doubling, 4
 after it). At 1 every move would need a pool of its own, 24 rollouts."""
 NEW_ROLLOUTS = 3
 """Least number of probes after the last move: the shortest block."""
+RATE_POWERS = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}
+"""A learning rate goes with the batch size to this power: 1/2 is usual for Adam, 1 for SGD."""
 
 
 @dataclass(frozen=True)
@@ -129,11 +129,8 @@ def on_grid(config: RunConfig, size: float) -> int:
 
 
 def learning_rate(config: RunConfig, batch_size: int, env_steps: int) -> float:
-    """The configured rate, times (B / configured B) to the power of the rule, times what the schedule leaves.
-
-    Powers: `none` 0, `sqrt` 1/2 (usual for Adam), `linear` 1 (usual for SGD).
-    """
-    power = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}[config.control.learning_rate_rule]
+    """The configured rate, as `RATE_POWERS` scales it with B / configured B, times what the schedule leaves."""
+    power = RATE_POWERS[config.control.learning_rate_rule]
     left = 1.0
     if config.learner.schedule == "linear":
         left = max(0.0, 1 - env_steps / config.total_env_steps)

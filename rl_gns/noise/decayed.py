@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 
+from rl_gns.noise.moments import mean_of_pairs
 from rl_gns.records import Part
 
 NUMBERS = ("weight", "weight_sq", "spread", "newest", "ended_at")
@@ -96,12 +97,10 @@ class DecayedMoments:
     def estimate(self, part: Part) -> WindowEstimate:
         """The statistics of one part (the module's formulas), and each with one group deleted."""
         gram = self._gram(part) / self.weight**2
-        n_groups, norms = len(gram), np.diagonal(gram)
-        pairs = gram.sum(axis=1) - norms
+        signal_sq, deleted = mean_of_pairs(gram)
         within = self._within[part] / self.weight
-        deleted = (pairs.sum() - 2 * pairs) / ((n_groups - 1) * (n_groups - 2))
         return WindowEstimate(
-            signal_sq=float(pairs.sum() / (n_groups * (n_groups - 1))),
+            signal_sq=signal_sq,
             within_signal_sq=float(within[0, 0]),
             noise_trace=float(within[0, 1]),
             deleted=np.column_stack([deleted, within[1:]]),

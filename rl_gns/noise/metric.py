@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from rl_gns.noise.interval import jackknife_covariance
-from rl_gns.noise.moments import leave_one_out
+from rl_gns.noise.moments import leave_one_out, mean_of_pairs
 from rl_gns.noise.scale import hopeless_reasons, noise_scale
 from rl_gns.records import NoiseScale
 
@@ -69,11 +69,11 @@ class MetricMoments:
         noise_trace = tr(M Sigma) within rollouts. Interval: Fieller, with a delete-one jackknife over groups, and over
         held-out groups added to it, t of the smaller number less one. Undefined (NaN) where either is <= 0."""
         n_groups, n_held = mean.sums.shape[1], len(mean.rows)
-        signal, deleted = _signals(mean.whole)
+        signal, deleted = mean_of_pairs(mean.whole)
         trace = float(self._trace / self._env_steps)
         cov = jackknife_covariance(np.stack([deleted, self._deleted / self._env_steps], axis=1))
         if n_held > 1:
-            held = np.array([_signals(gram)[0] for gram in mean.deleted])
+            held = np.array([mean_of_pairs(gram)[0] for gram in mean.deleted])
             cov = cov + jackknife_covariance(np.stack([held, self._held / self._env_steps], axis=1))
         least = min(n_groups, n_held) if n_held > 1 else n_groups
         found = noise_scale(
@@ -105,11 +105,3 @@ def _trace(gram: np.ndarray, steps: np.ndarray) -> np.ndarray:
     share = steps / steps.sum()
     norms = np.diagonal(gram, axis1=-2, axis2=-1) @ share
     return steps.sum() * (norms - (gram @ share) @ share) / (len(steps) - 1)
-
-
-def _signals(gram: np.ndarray) -> tuple[float, np.ndarray]:
-    """(mean of g_i' M g_j over i != j, [J] the same without group j)."""
-    n, norms = len(gram), np.diagonal(gram)
-    pairs = gram.sum(axis=1) - norms
-    deleted = (pairs.sum() - 2 * pairs) / max((n - 1) * (n - 2), 1)
-    return float(pairs.sum() / (n * (n - 1))), deleted

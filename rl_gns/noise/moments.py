@@ -108,6 +108,13 @@ def leave_one_out(gram: np.ndarray, env_steps: np.ndarray) -> tuple[np.ndarray, 
     return signal_sq, (weighted_norms - sum_sq / kept) / (n_left - 1)
 
 
+def mean_of_pairs(gram: np.ndarray) -> tuple[float, np.ndarray]:
+    """(mean of gram[i, j] over i != j, [J] the same without group j): products of different groups alone."""
+    n_groups, pairs = len(gram), gram.sum(axis=1) - np.diagonal(gram)
+    deleted = (pairs.sum() - 2 * pairs) / max((n_groups - 1) * (n_groups - 2), 1)
+    return float(pairs.sum() / (n_groups * (n_groups - 1))), deleted
+
+
 def mean_cosine(gram: np.ndarray) -> float:
     """Mean cosine between the gradients of two different groups, a diagnostic: about 1 / (1 + B_simple / b).
 
@@ -183,15 +190,12 @@ class FrozenMoments:
         """The statistics of one part, and each with one group deleted."""
         if not self.n_rollouts:
             raise ValueError("no rollout was added: nothing to estimate from")
-        gram, n_groups, n_env_steps = self._mean_gram(part), self.n_groups, self.group_env_steps.sum()
-        norms = np.diagonal(gram)
-        pairs = gram.sum(axis=1) - norms
-        signal_sq = pairs.sum() / (n_groups * (n_groups - 1))
+        gram, n_env_steps = self._mean_gram(part), self.group_env_steps.sum()
+        signal_sq, deleted_signal = mean_of_pairs(gram)
         noise_trace = self._trace[part] / n_env_steps
-        long_run_trace = np.mean(self.group_env_steps * (norms - signal_sq))
-        deleted_signal = (pairs.sum() - 2 * pairs) / ((n_groups - 1) * (n_groups - 2))
+        long_run_trace = np.mean(self.group_env_steps * (np.diagonal(gram) - signal_sq))
         return FrozenEstimate(
-            signal_sq=float(signal_sq),
+            signal_sq=signal_sq,
             noise_trace=float(noise_trace),
             long_run_trace=float(long_run_trace),
             long_run_ratio=float(long_run_trace / noise_trace) if noise_trace > 0 else float("nan"),

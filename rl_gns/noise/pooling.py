@@ -36,6 +36,8 @@ class Pool:
         self._rollouts: list[tuple[int, int, int, int, int | None]] = []
         self._series: dict[str, list[tuple[float, float]]] = {part: [] for part in PARTS}
         self._control: list[np.ndarray | None] = []
+        self._scales: dict[str, NoiseScale] | None = None
+        self._reading: ControlReading | None = None
 
     @property
     def n_rollouts(self) -> int:
@@ -55,16 +57,22 @@ class Pool:
         for part in PARTS:
             self._series[part].append(signal_and_trace(moments, part))
         self._control.append(control_row(moments))
+        self._scales = self._reading = None
         self._forget()
 
     def noise_scales(self) -> dict[str, NoiseScale] | None:
         """part -> noise scale pooled over the window (`pool_series`); None while there is nothing in it."""
-        if not self._rollouts:
-            return None
-        return {part: self._pooled(np.array(self._series[part]), part) for part in PARTS}
+        if self._scales is None and self._rollouts:
+            self._scales = {part: self._pooled(np.array(self._series[part]), part) for part in PARTS}
+        return self._scales
 
     def control(self) -> ControlReading:
         """The control channel pooled over the same rollouts, and judged; empty where one of them has none."""
+        if self._reading is None:
+            self._reading = self._judged()
+        return self._reading
+
+    def _judged(self) -> ControlReading:
         if not self._rollouts or any(row is None for row in self._control):
             return ControlReading()
         env_steps, _, versions, _, _ = zip(*self._rollouts, strict=True)

@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from rl_gns.noise.blocks import MIN_BLOCKS, TAUS_PER_BLOCK, block_starts
+from rl_gns.noise.blocks import MIN_BLOCKS, TAUS_PER_BLOCK, block_starts, detrended
 from rl_gns.noise.interval import autocorrelation_time, fieller, student_quantile
 
 NUDGE = 1e-4
@@ -175,11 +175,8 @@ def _numbers(log: RunLog, near: np.ndarray) -> np.ndarray:
 def _blocks(log: RunLog) -> np.ndarray:
     """First probe of each block."""
     n = len(log.probe)
-    at = np.linspace(-1, 1, n) if n > 2 else np.zeros(n)
-    tau = 1.0
-    for series in (log.signal_sq, log.noise_trace):
-        slope = at @ series / (at @ at) if at.any() else 0.0
-        tau = max(tau, autocorrelation_time(series - slope * at))
+    residual, _ = detrended(np.stack([log.signal_sq, log.noise_trace], axis=1), np.ones(n))
+    tau = max(autocorrelation_time(column) for column in residual.T)
     return block_starts([n], max(math.ceil(TAUS_PER_BLOCK * tau), n // BLOCKS, 1))
 
 

@@ -13,9 +13,8 @@ from typing import Literal
 
 from rl_gns.config import ConfigError, RunConfig, config_id
 from rl_gns.config_file import from_table, load_toml
+from rl_gns.noise.controller import RATE_POWERS
 from rl_gns.study.build import checked
-
-EXPONENTS = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ def cell_name(config: RunConfig) -> str:
 def _cell(config: RunConfig, grid: Grid, size: int, rate: float, seed: int) -> RunConfig:
     """One torch thread unless the file asks for more: cells share the cores. A batch of fewer columns than a collector
     has gets a collector of just those; larger collectors are what makes large batches quick."""
-    scaled = rate * (size / config.batch.size) ** EXPONENTS[grid.learning_rate_rule]
+    scaled = rate * (size / config.batch.size) ** RATE_POWERS[grid.learning_rate_rule]
     rounded = float(f"{scaled:.3g}")  # so that the number in a name is the number used
     threads = config.learner.threads or 1
     columns = max(1, size * config.batch.minibatches // config.batch.segment_steps)

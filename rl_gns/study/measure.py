@@ -128,8 +128,7 @@ class _Freeze:
         if self._frozen.n_rollouts % SHUFFLED_EVERY == 0:
             shuffled = self._learner.moments(batch, self._learner.shuffled_gradients(batch, self._rng))
             self._traces.append((signal_and_trace(shuffled, "policy")[1], signal_and_trace(moments, "policy")[1]))
-        parts = {"policy": gradients.policy.cpu().numpy(), "rest": gradients.rest.cpu().numpy()}
-        self._frozen.add(parts, moments.gram, moments.env_steps)
+        self._frozen.add(gradients.parts(), moments.gram, moments.env_steps)
         self._cosines.append(mean_cosine(moments.gram["policy"]))
         self._ratio_error = float(np.maximum(self._ratio_error, moments.max_ratio_error))
         self._off_policy |= moments.off_policy
@@ -190,17 +189,22 @@ def design_effect(traces: np.ndarray, confidence: float) -> dict[str, float | No
     }
 
 
-def measure_run(path: Path, max_env_steps: int, precision: float, actors: int, watch: Watch) -> Measurement:
-    """Measure the newest checkpoint of a run; the result is written into its directory as measure.json."""
+def newest_policy(path: Path, actors: int) -> tuple[RunConfig, dict[str, Any]]:
+    """A run's settings, but for `actors`, and its newest checkpoint; ConfigError where it has none."""
     run = RunDir(path)
-    config = run.config()
-    state = run.load_checkpoint()
+    config, state = run.config(), run.load_checkpoint()
     if state is None:
         raise ConfigError(
             f"--run-dir: {path} has no checkpoint yet; train it first, or measure a fresh policy with --env"
         )
+    return dataclasses.replace(config, actors=actors), state
+
+
+def measure_run(path: Path, max_env_steps: int, precision: float, actors: int, watch: Watch) -> Measurement:
+    """Measure the newest checkpoint of a run; the result is written into its directory as measure.json."""
+    config, state = newest_policy(path, actors)
     write_json(path / ".measure.writable", None)  # better refused now than after the collecting
     (path / ".measure.writable").unlink()
-    measured = measure(dataclasses.replace(config, actors=actors), max_env_steps, precision, watch, state)
+    measured = measure(config, max_env_steps, precision, watch, state)
     write_json(path / "measure.json", measured)
     return measured

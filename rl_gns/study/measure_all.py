@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from rl_gns.config import ConfigError, RunConfig
+from rl_gns.config import RunConfig
 from rl_gns.learn.batch import Batch
 from rl_gns.learn.gradients import GroupGradients, column_groups
 from rl_gns.learn.held_out import HeldOut
-from rl_gns.learn.learner import Learner
+from rl_gns.learn.learner import OPTIMIZER_EPS, Learner
 from rl_gns.learn.line_search import HeldOutSurrogate
 from rl_gns.learn.metrics import fisher_grams, hessian_grams, layers, minibatch_scale, optimizer_scale
 from rl_gns.measurement_all import AllMeasurement, LineSearch
@@ -24,9 +24,8 @@ from rl_gns.noise.scale import hopeless_reasons
 from rl_gns.records import MomentsKey, NoiseScale
 from rl_gns.rollout.generations import MEASURED_ON
 from rl_gns.rollout.sources import LocalSource, SegmentSource
-from rl_gns.rundir import RunDir
 from rl_gns.study.build import checked, make_learner, source
-from rl_gns.study.measure import burnt_in
+from rl_gns.study.measure import burnt_in, newest_policy
 from rl_gns.study.replay import noise_split
 
 HELD_OUT_ENV_STEPS = 8192
@@ -36,8 +35,6 @@ LEVEL_GROWTH = 4
 """The line search looks at a group's gradient over 1, 4, 16, ... rollouts, and at that of all groups and rollouts."""
 HELD_OUT_ON = MEASURED_ON + 1
 """Generation of the held-out columns: no stream is shared with those whose gradients are measured."""
-EPS = 1e-5
-"""Of both optimizers; see the learner."""
 
 
 def measure_all(
@@ -66,10 +63,8 @@ def measure_all_of(run_dir: str, config: RunConfig, max_env_steps: int, hessian:
     """The newest checkpoint of a run (of `config` only the actors count); a fresh policy where `run_dir` is empty."""
     if not run_dir:
         return measure_all(config, max_env_steps, hessian=hessian)
-    run = RunDir(Path(run_dir))
-    if (state := run.load_checkpoint()) is None:
-        raise ConfigError(f"--run-dir: {run_dir} has no checkpoint yet; train it first")
-    return measure_all(dataclasses.replace(run.config(), actors=config.actors), max_env_steps, state, hessian)
+    settings, state = newest_policy(Path(run_dir), config.actors)
+    return measure_all(settings, max_env_steps, state, hessian)
 
 
 class _Study:
@@ -119,7 +114,7 @@ class _Study:
         gradients = [self._learner.group_gradients(batch) for batch in self._held.batches]
         pieces = self._config.batch.minibatches
         n = sum(min(pieces, len(g.env_steps)) for g in gradients)
-        scale = minibatch_scale(gradients, pieces, self._config.learner.max_grad_norm, EPS)
+        scale = minibatch_scale(gradients, pieces, self._config.learner.max_grad_norm, OPTIMIZER_EPS)
         return scale, f"mean square of {n} held-out minibatch gradients"
 
     def collect(self, segments: SegmentSource, max_env_steps: int) -> None:
