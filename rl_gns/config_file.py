@@ -96,24 +96,37 @@ def presets() -> dict[str, Path]:
     return {str(p.relative_to(d).with_suffix("")): p for d in config_dirs() for p in sorted(d.rglob("*.toml"))}
 
 
-def find(name: str) -> Path:
-    """A preset's file by name, or a path to the user's own."""
+def find(name: str, key: str = "--config") -> Path:
+    """A preset's file by name, or a path to the user's own; ConfigError names `key`."""
     if (found := presets().get(name)) is not None:
         return found
     if os.path.isfile(name):
         return Path(name)
     near = difflib.get_close_matches(name, list(presets()), n=1, cutoff=0.0)
     raise ConfigError(
-        f"--config: {name!r} is neither a preset nor a file" + (f"; the nearest is {near[0]}" if near else "")
+        f"{key}: {name!r} is neither a preset nor a file" + (f"; the nearest is {near[0]}" if near else "")
     )
 
 
-def load_toml(path: Path) -> dict[str, Any]:
-    """A TOML file as a dict, or ConfigError naming file and line."""
+def load_toml(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """A TOML file as a dict, or ConfigError naming file and line. `base = "NAME"` in it puts its settings on top of
+    those of that preset or file; `above` are the files on top of this one."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from None
+    if "base" not in values:
+        return values
+    name = values.pop("base")
+    below = find(str(name), f"{path.name}: base").resolve()
+    if below in (path.resolve(), *above):
+        raise ConfigError(f"{path.name}: base: {name} stands on this file itself")
+    return _on_top(values, load_toml(below, (path.resolve(), *above)))
+
+
+def _on_top(values: dict[str, Any], below: dict[str, Any]) -> dict[str, Any]:
+    tables = [name for name in values if isinstance(values[name], dict) and isinstance(below.get(name), dict)]
+    return below | values | {name: _on_top(values[name], below[name]) for name in tables}
 
 
 def load(path: Path) -> RunConfig:

@@ -1,8 +1,15 @@
 """Skips are honest: each names a reason, and with RL_GNS_NO_SKIP=1 (CI) only a missing GPU is one."""
 
 import os
+import signal
 
 import pytest
+
+
+def pytest_configure():
+    """A shell starts what runs in the background with SIGINT ignored, and so would the programs that are tested here."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _skip_is_a_failure(report) -> str | None:

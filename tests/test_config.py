@@ -11,7 +11,7 @@ from tiny import BANDIT, CARTPOLE, PONG, config, fingerprint, finished, numbers,
 
 import envs
 from rl_gns.config import NUMERICS, ConfigError, RunConfig, config_id, identity, to_dict
-from rl_gns.config_file import find, from_table, keys, load, presets, to_toml
+from rl_gns.config_file import find, from_table, keys, load, load_toml, presets, to_toml
 from rl_gns.config_rules import validate
 from rl_gns.study.build import checked, make_learner, source
 from rl_gns.study.grid import cell_configs, load_grid
@@ -137,8 +137,8 @@ def test_device_cuda_without_a_gpu_is_one_line():
 
 
 def test_a_config_survives_toml():
-    for name, path in presets().items():
-        if not name.startswith("sweeps/"):
+    for path in presets().values():
+        if "sweep" not in load_toml(path):
             loaded = load(path)
             assert from_table(__import__("tomllib").loads(to_toml(loaded)), RunConfig()) == loaded
 
@@ -147,11 +147,31 @@ def test_every_preset_is_valid():
     assert {"cartpole", "pong", "pong_small", "quickstart/pong", "sweeps/cartpole", "sweeps/pong_small"} <= set(
         presets()
     )
-    for name, path in presets().items():
-        if name.startswith("sweeps/"):
+    for path in presets().values():
+        if "sweep" in load_toml(path):
             assert cell_configs(*load_grid(path))
         else:
             checked(load(path))
+
+
+def test_a_file_stands_on_its_base(tmp_path):
+    top = tmp_path / "top.toml"
+    top.write_text('base = "paper/a2c"\nenv = "Pong"\n[learner]\nlearning_rate = 1e-3\n')
+    below, loaded = load(find("paper/a2c")), load(top)
+    assert loaded.env == "Pong" and loaded.learner.learning_rate == 1e-3
+    assert loaded.learner.optimizer == below.learner.optimizer == "rmsprop" and loaded.atari == below.atari
+    higher = tmp_path / "higher.toml"
+    higher.write_text(f'base = "{top}"\nseed = 4\n')
+    assert load(higher) == replaced(loaded, seed=4)
+
+
+@pytest.mark.parametrize("base", ['"paper/a2d"', '"{itself}"'])
+def test_a_wrong_base_is_one_line(tmp_path, base):
+    path = tmp_path / "top.toml"
+    path.write_text(f"base = {base.format(itself=path)}\n")
+    with pytest.raises(ConfigError, match=r"top.toml: base: .*(paper/a2c|stands on this file)") as error:
+        load(path)
+    assert "\n" not in str(error.value)
 
 
 def test_the_identity_leaves_out_what_changes_no_number():
