@@ -7,7 +7,7 @@ import pytest
 
 
 def pytest_configure():
-    """A shell starts what runs in the background with SIGINT ignored, and so would the programs that are tested here."""
+    """A shell starts what runs in the background with SIGINT ignored, and so would the programs under test."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
