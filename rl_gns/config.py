@@ -145,6 +145,9 @@ class CheckpointConfig:
 
     every_env_steps: int = 50_000
     """Checkpoint at multiples of this many env steps."""
+    exact_resume: bool = False
+    """For worlds that cannot be saved (Atari): seed all columns anew at every checkpoint, so that a run which is killed
+    and one which is not are the same to the bit. The episodes under way are cut there, and no return counts them."""
 
 
 @dataclass(frozen=True)
@@ -223,6 +226,8 @@ def identity(config: RunConfig) -> dict[str, Any]:
     for name in NOT_IN_THE_NUMBERS:
         if not (annealed and name == "total_env_steps"):
             kept.pop(name)
+    if config.checkpoint.exact_resume:
+        kept["checkpoint"] = to_dict(config.checkpoint)
     kept["evaluated"] = bool(config.goals) and config.goals_judged_on == "evaluation"
     return kept
 

@@ -82,6 +82,24 @@ class PredictOptions:
 
 
 @dataclass(frozen=True)
+class VerifyResumeOptions:
+    """Train N + M env steps, and again with a kill -9 behind the checkpoint at N: is it the same to the bit? Exit code
+    1 where it is not, with the first key that differs."""
+
+    run: Annotated[RunConfig, tyro.conf.arg(name="")] = field(default_factory=RunConfig)
+    config: str = "cartpole"
+    """A preset or TOML file; flags come on top."""
+    first: int = 8000
+    """N, env steps to the checkpoint."""
+    then: int = 8000
+    """M, env steps after it."""
+    run_dir: str = ""
+    """Keep both runs there; by default they are deleted."""
+    json: bool = False
+    """Print the verdict as one JSON object."""
+
+
+@dataclass(frozen=True)
 class BenchOptions:
     """Measure how fast each part is alone, the loop end to end, the probe's cost, and bytes an env step.
 

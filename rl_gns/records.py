@@ -198,6 +198,7 @@ class UpdateRecord:
     return_mean: float | None = logged("score", "mean raw return of the last `return_episodes` finished episodes")
     return_episodes: int = logged("episodes", "how many finished episodes that mean is over")
     episodes: int = logged("episodes", "finished so far")
+    reseeded_columns: int = logged("columns", "seeded anew so far by resumes, or at checkpoints; each cut an episode")
     episode_length_mean: float | None = logged("env steps", "mean length of those episodes")
     policy_loss: float | None = logged("1", "clipped surrogate, mean over the rollout's optimizer steps")
     value_loss: float | None = logged("reward^2", "half squared error of V, before its coefficient")

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 CONTROL = ("batch_size",)
 Estimates = dict[str, dict[str, NoiseScale] | None]
 """Estimator (`updates`, `across`) -> part -> noise scale; None where there is none yet."""
-COUNTERS = ("update", "env_steps", "optimizer_steps", "episodes", "generation")
+COUNTERS = ("update", "env_steps", "optimizer_steps", "episodes", "generation", "reseeded_columns")
 
 
 class Trainer:
@@ -39,6 +39,7 @@ class Trainer:
     def __init__(self, config: RunConfig, learner: Learner, source: SegmentSource):
         self.config, self.learner, self._source = config, learner, source
         self.update = self.env_steps = self.optimizer_steps = self.episodes = self.generation = 0
+        self.reseeded_columns = 0
         self._pool = Pool(config.noise.window_env_steps, config.noise.confidence)
         across = config.noise.across_env_steps
         self._across = Across(across, config.noise.confidence, config.seed) if across else None
@@ -140,6 +141,7 @@ class Trainer:
             return_mean=self.return_mean(),
             return_episodes=len(self._finished),
             episodes=self.episodes,
+            reseeded_columns=self.reseeded_columns,
             episode_length_mean=float(np.mean([n for _, n in self._finished])) if self._finished else None,
             advantage_mean=batch.mean,
             advantage_std=batch.std,
@@ -179,7 +181,17 @@ class Trainer:
         self._across = Across.from_state(state["across"]) if state["across"] else None
         self._control = dataclasses.replace(self._control, **state["control"])
         self.learner.restore(state["learner"])
-        self._source.restore(state["source"], generation=self.generation + 1)
+        if state["source"] is None:
+            self.reseed()
+        else:
+            self._source.restore(state["source"], generation=self.generation + 1)
+
+    def reseed(self) -> None:
+        """Start every column anew, in a generation after all that were used. Episodes under way end there: segments end
+        at a rollout's end anyway, with the value of their last observation, and no return counts the rest."""
+        batch = self.config.batch
+        self.reseeded_columns += self._control.batch_size * batch.minibatches // batch.segment_steps
+        self._source.restore(None, generation=self.generation + 1)
 
 
 def single_rollout(moments: GroupMoments | None) -> tuple[dict[str, float] | None, dict[str, float] | None]:

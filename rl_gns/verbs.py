@@ -7,6 +7,7 @@ import json
 import math
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,15 @@ from typing import TYPE_CHECKING, Any
 from rl_gns.config import ConfigError, RunConfig, config_id
 from rl_gns.config_file import find, load
 from rl_gns.flags import directories, parse, value_of
-from rl_gns.options import BenchOptions, MeasureOptions, PredictOptions, SelftestOptions, SweepOptions, TrainOptions
+from rl_gns.options import (
+    BenchOptions,
+    MeasureOptions,
+    PredictOptions,
+    SelftestOptions,
+    SweepOptions,
+    TrainOptions,
+    VerifyResumeOptions,
+)
 from rl_gns.records import to_json
 from rl_gns.rundir import write_json
 
@@ -122,6 +131,19 @@ def sweep(arguments: list[str]) -> int:
 
     print("\n".join(sweep_words(path)))
     return int(bool(result.failed))
+
+
+def verify_resume(arguments: list[str]) -> int:
+    """Hold a killed run against an unbroken one."""
+    preset = load(find(value_of(arguments, "config") or VerifyResumeOptions.config))
+    options = parse(VerifyResumeOptions, VerifyResumeOptions(run=preset), arguments, "rl-gns verify-resume")
+    from rl_gns.study.verify_resume import verify_resume as verify
+    from rl_gns.study.verify_resume import words
+
+    with tempfile.TemporaryDirectory(prefix="rl-gns-") as scratch:
+        verdict = verify(options.run, options.first, options.then, Path(options.run_dir or scratch))
+    print(json.dumps(to_json(verdict)) if options.json else "\n".join(words(verdict)))
+    return int(not verdict.identical)
 
 
 def bench(arguments: list[str]) -> int:
@@ -243,12 +265,14 @@ VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "predict": (predict, "the front that one run's noise scales predict, with intervals"),
     "status": (status, "how runs stand, from their directories alone"),
     "selftest": (selftest, "estimates against known answers, without a game; exit code 1 if anything is off"),
+    "verify-resume": (verify_resume, "a run killed and gone on, against an unbroken one: the same bits?"),
     "bench": (bench, "how fast each part and the whole are, and what the probe costs"),
     "report": (report, "plain words and figures from run directories"),
 }
 
 AGAIN = dict.fromkeys(("train", "sweep"), "run the same command again to go on from the last checkpoint")
 AGAIN |= {
+    "verify-resume": "nothing was kept",
     "measure": "finished initialisations of a fresh policy are kept, the rest starts anew",
     "bench": "nothing was kept",
 }

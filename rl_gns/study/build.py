@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Iterator
 
@@ -10,6 +11,7 @@ import envs
 from rl_gns.config import ConfigError, RunConfig
 from rl_gns.config_rules import validate
 from rl_gns.learn.learner import Learner
+from rl_gns.rollout.generations import MEASURED_ON
 from rl_gns.rollout.sources import LocalSource, SegmentSource
 
 STORE_ROLLOUTS = 3
@@ -29,7 +31,18 @@ def checked(config: RunConfig) -> RunConfig:
             raise ConfigError(
                 f"--{key}: {config.batch_cap} makes rollouts of {wanted / 2**30:,.0f} GiB, more than fits twice"
             )
+        if config.checkpoint.exact_resume:
+            _check_generations(config)
     return validate(config)
+
+
+def _check_generations(config: RunConfig) -> None:
+    total, every, most = config.total_env_steps, config.checkpoint.every_env_steps, MEASURED_ON - 2
+    if total // every > most:
+        raise ConfigError(
+            f"--checkpoint.every-env-steps: {every} makes {total // every:,} checkpoints, and exact-resume seeds the "
+            f"columns anew at each, {most} times at most; the least is {math.ceil(total / most)}"
+        )
 
 
 def make_learner(config: RunConfig) -> Learner:

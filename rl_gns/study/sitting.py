@@ -73,8 +73,10 @@ def _events(trainer: Trainer, seen: list[Look]) -> Iterator[Event]:
     for record in _records(trainer, seen):
         yield record
         if record.env_steps // every > saved // every:
-            saved = record.env_steps
-            yield Checkpoint(saved, trainer.state())
+            saved, state = record.env_steps, trainer.state()
+            yield Checkpoint(saved, state)
+            if trainer.config.checkpoint.exact_resume and state["source"] is None:
+                trainer.reseed()
         if trainer.learner.bad_rows is not None and not caught:
             caught = True
             yield BadRows(trainer.learner.bad_rows)

@@ -1,0 +1,115 @@
+"""A killed run that goes on is the unbroken one to the bit, on every kind of world; what differs is named."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from tiny import BANDIT, CARTPOLE, CHAIN, PONG, config
+
+from rl_gns.cli import main
+from rl_gns.config import ConfigError, config_id
+from rl_gns.learn.learner import Learner
+from rl_gns.rundir import RunDir
+from rl_gns.study.build import checked
+from rl_gns.study.train import train
+from rl_gns.study.verify_resume import first_unequal, verify_resume
+
+EXACT = {"checkpoint": {"exact_resume": True}}
+WORLDS = {
+    "CartPole": (CARTPOLE, {}, 1500),
+    "Bandit": (BANDIT, {}, 20_000),
+    "EpisodicBandit": (BANDIT, {"env": "EpisodicBandit"}, 20_000),
+    "EchoedBandit": (BANDIT, {"env": "EchoedBandit"}, 20_000),
+    "Chain": (CHAIN, {}, 100_000),
+    "Pong": (PONG, EXACT, 700),
+}
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_killed_and_gone_on_is_bit_identical(tmp_path, world):
+    base, changes, env_steps = WORLDS[world]
+    verdict = verify_resume(config(base, changes), env_steps, 3 * env_steps, tmp_path)
+    assert verdict.identical and verdict.first_difference is None
+    assert verdict.killed_at_env_steps > verdict.checkpoint_env_steps, "what was recorded behind it was played again"
+    assert verdict.world_saved == (world != "Pong")
+
+
+def without_random_state(monkeypatch):
+    kept = Learner.restore
+
+    def forgetful(self, state):
+        kept(self, {**state, "rng": np.random.default_rng(1).bit_generator.state})
+
+    monkeypatch.setattr(Learner, "restore", forgetful)
+
+
+def test_a_dropped_random_state_is_found_and_named(tmp_path, monkeypatch):
+    """The negative control: only the learner's shuffling starts anew when the killed run goes on."""
+    without_random_state(monkeypatch)
+    verdict = verify_resume(config(CARTPOLE), 1500, 4500, tmp_path)
+    assert not verdict.identical and verdict.first_difference.startswith("records.")
+
+
+def test_a_world_that_cannot_be_saved_is_found_without_exact_resume(tmp_path, capsys):
+    verdict = verify_resume(config(PONG), 700, 2100, tmp_path)
+    assert not verdict.identical and not verdict.exact_resume and not verdict.world_saved
+    assert "reseeded_columns" in verdict.first_difference or "env_steps" in verdict.first_difference
+
+
+def test_cut_episodes_are_counted_and_no_return_holds_them(tmp_path):
+    """Columns are seeded anew after every rollout of 16 env steps, which no episode (40) outlives."""
+    often = {"total_env_steps": 1500, "checkpoint": {"exact_resume": True, "every_env_steps": 256}}
+    train(config(PONG, often), tmp_path / "cut")
+    records = list(RunDir(tmp_path / "cut").records())
+    assert [r["reseeded_columns"] for r in records] == [16 * k for k in range(len(records))]
+    assert [r["generation"] for r in records] == list(range(len(records)))
+    assert records[-1]["episodes"] == 0, "none of 16 env steps was a whole one"
+
+
+def test_exact_resume_is_another_experiment_and_its_interval_part_of_it():
+    plain, exact = config(PONG), config(PONG, EXACT)
+    other = config(PONG, {"checkpoint": {"exact_resume": True, "every_env_steps": 300}})
+    assert len({config_id(each) for each in (plain, exact, other)}) == 3
+    assert config_id(plain) == config_id(config(PONG, {"checkpoint": {"every_env_steps": 300}}))
+
+
+def test_too_many_checkpoints_for_the_seeds_are_refused():
+    settings = config(PONG, {"checkpoint": {"exact_resume": True, "every_env_steps": 1000}})
+    with pytest.raises(ConfigError, match="254 times at most; the least is 3938"):
+        checked(dataclasses.replace(settings, total_env_steps=1_000_000))
+
+
+def test_the_verb_tells_and_keeps(tmp_path, capsys):
+    flags = ["verify-resume", "--first", "1000", "--then", "3000", "--run-dir", str(tmp_path / "kept"), "--json"]
+    assert main(flags) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["identical"] and told["env_steps"] >= 4000 and (tmp_path / "kept" / "broken" / "result.json").exists()
+    assert main(flags) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert main(["verify-resume", "--then", "0"]) == 2
+    assert "the least is 1" in capsys.readouterr().err
+
+
+A = {"x": [1, {"y": np.array([1.0, 2.0])}], "z": None}
+
+
+@pytest.mark.parametrize(
+    ("other", "key"),
+    [
+        ({"x": [1, {"y": np.array([1.0, 2.5])}], "z": None}, "k.x.1.y[1]: "),
+        ({"x": [1, {"y": np.array([1.0, 2.0], np.float32)}], "z": None}, "k.x.1.y: float64"),
+        ({"x": [1.0, {"y": np.array([1.0, 2.0])}], "z": None}, "k.x.0: 1 unbroken, 1.0 broken"),
+        ({"x": [1], "z": None}, "k.x.1: only in the unbroken run"),
+        ({"x": [1, {"y": np.array([1.0, 2.0])}], "z": None, "w": 0}, "k.w: only in the broken run"),
+        ({"x": [1, {"y": np.array([1.0, 2.0])}], "z": 0}, "k.z: None unbroken, 0 broken"),
+    ],
+)
+def test_the_first_difference_is_named(other, key):
+    assert first_unequal(A, other, "k").startswith(key)
+    assert first_unequal(other, other, "k") is None
+
+
+def test_signs_of_zero_and_payloads_count():
+    assert first_unequal(np.array([0.0]), np.array([-0.0]), "k").startswith("k")
+    assert first_unequal(np.array([np.nan]), np.array([np.nan]), "k") is None
