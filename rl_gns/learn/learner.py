@@ -25,7 +25,6 @@ from rl_gns.learn.gradients import (
 from rl_gns.learn.model import Weights, autocast, get_weights, make_network, resolve_precision
 from rl_gns.learn.ppo import LossSums, loss_sums, rest
 from rl_gns.learn.returns import EwmaStatistics
-from rl_gns.learn.rmsprop import RMSProp
 from rl_gns.records import GroupMoments, MomentsKey
 from rl_gns.segments import SegmentBlock
 
@@ -247,7 +246,7 @@ def _device(wanted: str) -> str:
 
 def _optimizer(name: str, network: torch.nn.Module, learning_rate: float) -> torch.optim.Optimizer:
     if name == "rmsprop":
-        return RMSProp(network.parameters(), lr=learning_rate, alpha=0.99, eps=OPTIMIZER_EPS)
+        return torch.optim.RMSprop(network.parameters(), lr=learning_rate, alpha=0.99, eps=OPTIMIZER_EPS)
     return torch.optim.Adam(network.parameters(), lr=learning_rate, eps=OPTIMIZER_EPS, fused=True)
 
 

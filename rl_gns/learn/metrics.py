@@ -25,10 +25,9 @@ def layers(network: nn.Module) -> dict[str, slice]:
 
 
 def optimizer_scale(optimizer: torch.optim.Optimizer) -> np.ndarray | None:
-    """[P] float64 D, what an optimizer that has taken steps divides a gradient by; None of one that has not.
+    """[P] float64 D = sqrt(v) + eps of an optimizer that has taken steps; None of one that has not.
 
-    Adam: D = sqrt(v) + eps, v the second moment with its bias corrected, exp_avg_sq / (1 - beta2^steps). RMSProp:
-    D = sqrt(v + eps), v its square_avg.
+    Adam: v is the second moment with its bias corrected, exp_avg_sq / (1 - beta2^steps). RMSprop: v is square_avg.
     """
     pieces = []
     for group in optimizer.param_groups:
@@ -38,9 +37,8 @@ def optimizer_scale(optimizer: torch.optim.Optimizer) -> np.ndarray | None:
                 return None
             v = slot.get("exp_avg_sq", slot.get("square_avg")).detach().double().cpu().numpy().ravel()
             if "exp_avg_sq" in slot:
-                pieces.append(np.sqrt(v / (1 - group["betas"][1] ** float(slot["step"]))) + group["eps"])
-            else:
-                pieces.append(np.sqrt(v + group["eps"]))
+                v = v / (1 - group["betas"][1] ** float(slot["step"]))
+            pieces.append(np.sqrt(v) + group["eps"])
     return np.concatenate(pieces)
 
 
