@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any
 from rl_gns.config import ConfigError, RunConfig, config_id
 from rl_gns.config_file import find, load
 from rl_gns.flags import directories, parse, value_of
-from rl_gns.options import BenchOptions, MeasureOptions, PredictOptions, SelftestOptions, SweepOptions, TrainOptions
+from rl_gns.options import (
+    BenchOptions,
+    MeasureOptions,
+    PlanOptions,
+    PredictOptions,
+    SelftestOptions,
+    SweepOptions,
+    TrainOptions,
+)
 from rl_gns.records import to_json
 from rl_gns.rundir import write_json
 
@@ -124,6 +132,28 @@ def sweep(arguments: list[str]) -> int:
     return int(bool(result.failed))
 
 
+def plan(arguments: list[str]) -> int:
+    """What a sweep or a run would cost."""
+    options = parse(PlanOptions, PlanOptions(), arguments, "rl-gns plan")
+    if not options.config:
+        raise ConfigError("--config: what is to be planned? A sweep's file or a single run's; sweeps/cartpole is one")
+    from rl_gns.study.plan import plan_file
+    from rl_gns.study.plan_table import show
+
+    def home(run: RunConfig | None) -> Path:
+        default = default_run_dir(options.config, run) if run else runs_root() / Path(options.config).stem
+        return Path(options.run_dir) if options.run_dir else default
+
+    reuse = [Path(other) for other in options.reuse]
+    found = plan_file(find(options.config), home, options.cells_at_once, reuse, options.seconds, _to_stderr)
+    print(json.dumps(to_json(found))) if options.json else show(found)
+    return 0
+
+
+def _to_stderr(words: str) -> None:
+    print(words, file=sys.stderr, flush=True)
+
+
 def bench(arguments: list[str]) -> int:
     """Measure the parts and the whole."""
     preset = load(find(value_of(arguments, "config") or BenchOptions.config))
@@ -137,7 +167,7 @@ def bench(arguments: list[str]) -> int:
     from rl_gns.study.bench import bench as run_bench
     from rl_gns.study.bench_table import show
 
-    result = run_bench(options.run, options.alternations, lambda words: print(words, file=sys.stderr, flush=True))
+    result = run_bench(options.run, options.alternations, _to_stderr)
     if options.json:
         print(json.dumps(to_json(result)))
     else:
@@ -150,7 +180,7 @@ def selftest(arguments: list[str]) -> int:
     options = parse(SelftestOptions, SelftestOptions(), arguments, "rl-gns selftest")
     from rl_gns.study import selftest as tests
 
-    result = tests.selftest(lambda words: print(words, file=sys.stderr, flush=True))
+    result = tests.selftest(_to_stderr)
     if options.json:
         print(json.dumps(to_json(result)))
     else:
@@ -239,6 +269,7 @@ VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "train": (train, "train one run, measuring its noise scale; again: go on"),
     "measure": (measure, "freeze a policy and collect until its noise scale resolves"),
     "sweep": (sweep, "a grid of batch sizes, learning rates and seeds, and the knee of the front"),
+    "plan": (plan, "what a sweep or a run will cost: cells, env steps, time, disk, memory, CPUs"),
     "fit": (fit, "the knee of every front in a file of runs, with its interval"),
     "predict": (predict, "the front that one run's noise scales predict, with intervals"),
     "status": (status, "how runs stand, from their directories alone"),
@@ -251,6 +282,7 @@ AGAIN = dict.fromkeys(("train", "sweep"), "run the same command again to go on f
 AGAIN |= {
     "measure": "finished initialisations of a fresh policy are kept, the rest starts anew",
     "bench": "nothing was kept",
+    "plan": "nothing was kept",
 }
 
 FIT_USAGE = """usage: rl-gns fit POINTS.csv | DIR [--json]
