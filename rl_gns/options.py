@@ -88,10 +88,11 @@ class PlanOptions:
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """The front that one run's noise scales predict, from its directory alone."""
+    """The front that noise scales predict, from a directory alone: `rl-gns predict DIR`. A sweep's: each goal, beside
+    the knee that it found. A run's; where it is a cell of a sweep, also beside the knees of the goals it reached."""
 
     run_dir: str = ""
-    """The run."""
+    """The run or the sweep; may be given first, without the flag."""
     part: Literal["policy", "rest", "total"] = "policy"
     """Whose noise scale."""
     until_env_steps: int = 0

@@ -203,15 +203,15 @@ def report(arguments: list[str]) -> int:
 
 
 def predict(arguments: list[str]) -> int:
-    """The front that a run's noise scales say lies ahead."""
-    options = parse(PredictOptions, PredictOptions(), arguments, "rl-gns predict")
+    """The front that a run's noise scales say lies ahead; of a sweep, beside the knee that it found."""
+    named = ["--run-dir"] if arguments and not arguments[0].startswith("-") else []
+    options = parse(PredictOptions, PredictOptions(), [*named, *arguments], "rl-gns predict")
     if not options.run_dir:
-        raise ConfigError("--run-dir: which run's noise scales?")
-    from rl_gns.study.predict import predict as predict_run
-    from rl_gns.study.predict import words
+        raise ConfigError("--run-dir: which run's or sweep's noise scales?")
+    from rl_gns.study.held import predictions
 
-    found = predict_run(Path(options.run_dir), options.part, options.until_env_steps or None)
-    print(json.dumps(to_json(found)) if options.json else "\n".join(words(found)))
+    found, words = predictions(Path(options.run_dir), options.part, options.until_env_steps)
+    print(json.dumps(to_json(found)) if options.json else "\n".join(words))
     return 0
 
 
@@ -271,7 +271,7 @@ VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "sweep": (sweep, "a grid of batch sizes, learning rates and seeds, and the knee of the front"),
     "plan": (plan, "what a sweep or a run will cost: cells, env steps, time, disk, memory, CPUs"),
     "fit": (fit, "the knee of every front in a file of runs, with its interval"),
-    "predict": (predict, "the front that one run's noise scales predict, with intervals"),
+    "predict": (predict, "the front that a run's noise scales predict; of a sweep, beside its knee"),
     "status": (status, "how runs stand, from their directories alone"),
     "selftest": (selftest, "estimates against known answers, without a game; exit code 1 if anything is off"),
     "bench": (bench, "how fast each part and the whole are, and what the probe costs"),

@@ -193,16 +193,17 @@ def test_a_calibration_ends_with_its_runs_budget():
 
 
 @pytest.mark.slow
-def test_the_time_that_was_planned_is_about_the_time_it_takes(tmp_path):
-    """Cells of fixed budget, since the goal is out of reach: within a factor of 2, on a machine that others use."""
-    settings = config(CARTPOLE, QUICK | {"total_env_steps": 15_000})
+def test_the_time_that_was_planned_is_about_the_time_it_takes(tmp_path, monkeypatch):
+    """Cells of fixed budget, since the goal is out of reach: time and disk within a factor of 2 (measured: 24.6 s
+    planned, 24.9 s taken). Both by the CPU's clock: what others do on the machine meanwhile is not in question."""
+    monkeypatch.setattr(time, "perf_counter", time.process_time)
+    settings = config(CARTPOLE, QUICK | {"total_env_steps": 6000})
     grid = Grid((64, 128, 256, 512), (1e-3,), "sqrt", (0,))
-    found = planned(settings, grid, tmp_path, cells_at_once=1, seconds=6.0)
-    assert found.room.at_once == 1
+    found = planned(settings, grid, tmp_path, cells_at_once=1, seconds=3.0)
     start = time.perf_counter()
     sweep(settings, grid, tmp_path, Deaf(), cells_at_once=1)
     took = time.perf_counter() - start
     written = sum(f.stat().st_size for f in tmp_path.rglob("*") if f.name == "metrics.jsonl" or "checkpoints" in str(f))
     print(f"planned {found.seconds}, took {took:.1f}; disk {found.disk_bytes:,}, took {written:,}")
-    assert 0.5 < found.seconds.expected / took < 2
+    assert found.room.at_once == 1 and 0.5 < found.seconds.expected / took < 2
     assert 0.5 < found.disk_bytes / written < 2

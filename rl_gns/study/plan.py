@@ -239,7 +239,12 @@ def _evaluations(config: RunConfig, cell: PlannedCell, valid_share: float = 1.0)
 
 def _disk(config: RunConfig, cell: PlannedCell, cost: Calibration) -> float:
     lines = _rollouts(config, cell.env_steps_left, cost.valid_share)
-    return lines * cost.line_bytes + KEEP_CHECKPOINTS * cost.checkpoint_bytes
+    return lines * cost.line_bytes + min(KEEP_CHECKPOINTS, _checkpoints(config, cell.env_steps)) * cost.checkpoint_bytes
+
+
+def _checkpoints(config: RunConfig, env_steps: int) -> int:
+    """Written over so many env steps, the one at the end included."""
+    return env_steps // config.checkpoint.every_env_steps + 1
 
 
 def _seconds(config: RunConfig, cell: PlannedCell, cost: Calibration, rate: float) -> float:
@@ -247,8 +252,8 @@ def _seconds(config: RunConfig, cell: PlannedCell, cost: Calibration, rate: floa
     rollouts = _rollouts(config, cell.env_steps_left, cost.valid_share)
     collecting = rollouts * config.batch.rollout_env_steps * cost.valid_share / rate
     judging = _evaluations(config, cell, cost.valid_share) * (cost.evaluation_seconds or 0.0)
-    checkpoints = cell.env_steps_left // config.checkpoint.every_env_steps + 1
-    return cost.start_seconds + collecting + judging + checkpoints * cost.checkpoint_seconds
+    saving = _checkpoints(config, cell.env_steps_left) * cost.checkpoint_seconds
+    return cost.start_seconds + collecting + judging + saving
 
 
 def _wall_clock(cells: Mapping[str, tuple[RunConfig, PlannedCell, Calibration]], here: Room) -> Seconds:
