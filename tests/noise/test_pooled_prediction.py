@@ -71,7 +71,7 @@ def test_coverage_where_batch_sizes_err_alike():
             pooled = pool_runs(runs, owner)
             held[name] += pooled.low <= 500 <= (pooled.high or np.inf)
     print({name: n / 500 for name, n in held.items()})
-    assert held["units"] / 2000 >= 0.88 and held["runs"] / 2000 < 0.8
+    assert held["units"] / 500 >= 0.86 and held["runs"] / 500 < 0.7
 
 
 B_NOISE, S_MIN = 512.0, 30
