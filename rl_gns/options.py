@@ -68,11 +68,31 @@ class SweepOptions:
 
 
 @dataclass(frozen=True)
+class PlanOptions:
+    """What a sweep or a single run is going to cost: cells, env steps, time, disk, memory, CPUs. Nothing is started but
+    a calibration, and nothing is left."""
+
+    config: str = ""
+    """A preset or TOML file, a sweep's or a single run's."""
+    run_dir: str = ""
+    """Where it would lie: what is finished there costs nothing. By default as `sweep` and `train` have it."""
+    reuse: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Another sweep's directory, as for `sweep`; may be repeated."""
+    cells_at_once: int = 0
+    """As for `sweep`."""
+    seconds: float = 30.0
+    """That the calibration takes in all, about; 0: none, and no word about time, disk and memory."""
+    json: bool = False
+    """Print the plan as one JSON object."""
+
+
+@dataclass(frozen=True)
 class PredictOptions:
-    """The front that one run's noise scales predict, from its directory alone."""
+    """The front that noise scales predict, from a directory alone: `rl-gns predict DIR`. A sweep's: each goal, beside
+    the knee that it found. A run's; where it is a cell of a sweep, also beside the knees of the goals it reached."""
 
     run_dir: str = ""
-    """The run."""
+    """The run or the sweep; may be given first, without the flag."""
     part: Literal["policy", "rest", "total"] = "policy"
     """Whose noise scale."""
     until_env_steps: int = 0

@@ -18,6 +18,7 @@ from rl_gns.flags import directories, parse, value_of
 from rl_gns.options import (
     BenchOptions,
     MeasureOptions,
+    PlanOptions,
     PredictOptions,
     SelftestOptions,
     SweepOptions,
@@ -146,6 +147,28 @@ def verify_resume(arguments: list[str]) -> int:
     return int(not verdict.identical)
 
 
+def plan(arguments: list[str]) -> int:
+    """What a sweep or a run would cost."""
+    options = parse(PlanOptions, PlanOptions(), arguments, "rl-gns plan")
+    if not options.config:
+        raise ConfigError("--config: what is to be planned? A sweep's file or a single run's; sweeps/cartpole is one")
+    from rl_gns.study.plan import plan_file
+    from rl_gns.study.plan_table import show
+
+    def home(run: RunConfig | None) -> Path:
+        default = default_run_dir(options.config, run) if run else runs_root() / Path(options.config).stem
+        return Path(options.run_dir) if options.run_dir else default
+
+    reuse = [Path(other) for other in options.reuse]
+    found = plan_file(find(options.config), home, options.cells_at_once, reuse, options.seconds, _to_stderr)
+    print(json.dumps(to_json(found))) if options.json else show(found)
+    return 0
+
+
+def _to_stderr(words: str) -> None:
+    print(words, file=sys.stderr, flush=True)
+
+
 def bench(arguments: list[str]) -> int:
     """Measure the parts and the whole."""
     preset = load(find(value_of(arguments, "config") or BenchOptions.config))
@@ -159,7 +182,7 @@ def bench(arguments: list[str]) -> int:
     from rl_gns.study.bench import bench as run_bench
     from rl_gns.study.bench_table import show
 
-    result = run_bench(options.run, options.alternations, lambda words: print(words, file=sys.stderr, flush=True))
+    result = run_bench(options.run, options.alternations, _to_stderr)
     if options.json:
         print(json.dumps(to_json(result)))
     else:
@@ -172,7 +195,7 @@ def selftest(arguments: list[str]) -> int:
     options = parse(SelftestOptions, SelftestOptions(), arguments, "rl-gns selftest")
     from rl_gns.study import selftest as tests
 
-    result = tests.selftest(lambda words: print(words, file=sys.stderr, flush=True))
+    result = tests.selftest(_to_stderr)
     if options.json:
         print(json.dumps(to_json(result)))
     else:
@@ -195,15 +218,15 @@ def report(arguments: list[str]) -> int:
 
 
 def predict(arguments: list[str]) -> int:
-    """The front that a run's noise scales say lies ahead."""
-    options = parse(PredictOptions, PredictOptions(), arguments, "rl-gns predict")
+    """The front that a run's noise scales say lies ahead; of a sweep, beside the knee that it found."""
+    named = ["--run-dir"] if arguments and not arguments[0].startswith("-") else []
+    options = parse(PredictOptions, PredictOptions(), [*named, *arguments], "rl-gns predict")
     if not options.run_dir:
-        raise ConfigError("--run-dir: which run's noise scales?")
-    from rl_gns.study.predict import predict as predict_run
-    from rl_gns.study.predict import words
+        raise ConfigError("--run-dir: which run's or sweep's noise scales?")
+    from rl_gns.study.held import predictions
 
-    found = predict_run(Path(options.run_dir), options.part, options.until_env_steps or None)
-    print(json.dumps(to_json(found)) if options.json else "\n".join(words(found)))
+    found, words = predictions(Path(options.run_dir), options.part, options.until_env_steps)
+    print(json.dumps(to_json(found)) if options.json else "\n".join(words))
     return 0
 
 
@@ -261,8 +284,9 @@ VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "train": (train, "train one run, measuring its noise scale; again: go on"),
     "measure": (measure, "freeze a policy and collect until its noise scale resolves"),
     "sweep": (sweep, "a grid of batch sizes, learning rates and seeds, and the knee of the front"),
+    "plan": (plan, "what a sweep or a run will cost: cells, env steps, time, disk, memory, CPUs"),
     "fit": (fit, "the knee of every front in a file of runs, with its interval"),
-    "predict": (predict, "the front that one run's noise scales predict, with intervals"),
+    "predict": (predict, "the front that a run's noise scales predict; of a sweep, beside its knee"),
     "status": (status, "how runs stand, from their directories alone"),
     "selftest": (selftest, "estimates against known answers, without a game; exit code 1 if anything is off"),
     "verify-resume": (verify_resume, "a run killed and gone on, against an unbroken one: the same bits?"),
@@ -275,6 +299,7 @@ AGAIN |= {
     "verify-resume": "nothing was kept",
     "measure": "finished initialisations of a fresh policy are kept, the rest starts anew",
     "bench": "nothing was kept",
+    "plan": "nothing was kept",
 }
 
 FIT_USAGE = """usage: rl-gns fit POINTS.csv | DIR [--json]

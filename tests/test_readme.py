@@ -17,6 +17,7 @@ OPTIONS = {
     "train": options.TrainOptions(),
     "measure": options.MeasureOptions(),
     "sweep": options.SweepOptions(),
+    "plan": options.PlanOptions(),
     "predict": options.PredictOptions(),
     "bench": options.BenchOptions(),
     "selftest": options.SelftestOptions(),

@@ -147,21 +147,30 @@ def test_a_second_writer_is_turned_away(settings, tmp_path):
 
 
 def test_a_cells_prediction_is_its_own_policys_up_to_the_goal(tmp_path, settings):
-    """By hand from metrics.jsonl: B_crit = sum w trace / sum w signal, w = steps B / (B signal + trace)."""
+    """By hand from metrics.jsonl: B_crit = sum w trace / sum w signal, w = steps B / (B signal + trace), with the means
+    of the probes within half a window."""
     further = replaced(settings, goals=(60.0,), total_env_steps=30_000, stop_at_goal=True)
+    further = replaced(further, noise=replaced(further.noise, window_env_steps=2000))
     sweep(further, Grid((128,), (3e-3,)), tmp_path, Heard(), cells_at_once=1)
     cell = json.loads((tmp_path / "sweep.json").read_text())["cells"][0]
     assert cell["reached"] and cell["optimizer_steps"] > 5
+    lines = [r for r in RunDir(tmp_path / cell["name"]).records() if r["optimizer_steps"] <= cell["optimizer_steps"]]
+    left_out, probes = 0, []
+    for r in lines:
+        if r["probe_signal_sq"] is not None and r["probes_left_out"] == left_out:
+            pair = r["probe_signal_sq"]["policy"], r["probe_noise_trace"]["policy"]
+            probes.append((r["env_steps"], r["used_env_steps"], *pair))
+        left_out = r["probes_left_out"]
     signal_sum = trace_sum = before = 0.0
-    for record in RunDir(tmp_path / cell["name"]).records():
-        steps, before = record["optimizer_steps"] - before, record["optimizer_steps"]
-        if before > cell["optimizer_steps"] or record["noise"] is None:
-            continue
-        policy, batch = record["noise"]["policy"], record["batch_env_steps"]
-        weight = steps * batch / (batch * policy["signal_sq"] + policy["noise_trace"])
-        signal_sum, trace_sum = signal_sum + weight * policy["signal_sq"], trace_sum + weight * policy["noise_trace"]
-    assert trace_sum > 0 and cell["prediction"]["s_min"] == pytest.approx(signal_sum)
-    assert cell["prediction"]["e_min"] == pytest.approx(trace_sum)
+    for r in lines:
+        steps, before = r["optimizer_steps"] - before, r["optimizer_steps"]
+        near = [p for p in probes if abs(p[0] - r["env_steps"]) <= 1000]
+        weight, signal, trace = (sum(p[1] * (1, p[2], p[3])[i] for p in near) for i in range(3))
+        if near:
+            share = steps * r["batch_env_steps"] / (r["batch_env_steps"] * signal + trace)
+            signal_sum, trace_sum = signal_sum + share * signal, trace_sum + share * trace
+    assert weight > 0 and trace_sum > 0 and cell["prediction"]["s_min"] == pytest.approx(signal_sum)
+    assert cell["prediction"]["e_min"] == pytest.approx(trace_sum) and cell["prediction"]["minibatches"] == 1
 
 
 def cell(size, seed, steps, **changes):

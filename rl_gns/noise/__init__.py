@@ -38,12 +38,14 @@ from rl_gns.noise.moments import (
     signal_and_trace,
 )
 from rl_gns.noise.plan import Plan, plan
+from rl_gns.noise.pooled_prediction import Comparison, PooledPrediction, hold_against, pool_runs
 from rl_gns.noise.pooling import Pool
-from rl_gns.noise.predict import PooledPrediction, Prediction, pool_predictions, predict_front
+from rl_gns.noise.run_prediction import RunLog, RunPrediction, predict_run
 from rl_gns.noise.scale import pool, pool_series, single
 
 __all__ = [
     "Across",
+    "Comparison",
     "DecayedMoments",
     "Front",
     "FrozenEstimate",
@@ -52,7 +54,8 @@ __all__ = [
     "Plan",
     "Pool",
     "PooledPrediction",
-    "Prediction",
+    "RunLog",
+    "RunPrediction",
     "WindowEstimate",
     "autocorrelation_time",
     "fieller",
@@ -60,15 +63,16 @@ __all__ = [
     "frozen_scale",
     "gram_signal_trace",
     "group_moments",
+    "hold_against",
     "largest_useful_batch",
     "leave_one_out",
     "mean_cosine",
     "norms_signal_trace",
     "plan",
     "pool",
-    "pool_predictions",
+    "pool_runs",
     "pool_series",
-    "predict_front",
+    "predict_run",
     "signal_and_trace",
     "single",
 ]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rl_gns.control_channel import trip_words, tripped
+from rl_gns.noise.pooled_prediction import hold_against
 from rl_gns.rundir import RunDir, read_json
 
 MOVES_SHOWN = 12
@@ -194,7 +195,7 @@ def sweep_words(path: Path) -> list[str]:
             f"{config['env']} to {judged} of {goal:g}: {front['reached']} of {front['cells']} runs got there ({path}).",
             *_collapse_words(front),
             *_table(cells),
-            *_knee(front),
+            *_knee(front, config["batch"]["minibatches"]),
         ]
     return lines + [f"FAILED: {name}: {reason}" for name, reason in saved["failed"].items()]
 
@@ -227,7 +228,7 @@ def _spread(cells: list[dict[str, Any]], name: str) -> str:
     return f"{middle:,.0f} ({min(values):,.0f} to {max(values):,.0f})"
 
 
-def _knee(front: dict[str, Any]) -> list[str]:
+def _knee(front: dict[str, Any], minibatches: int) -> list[str]:
     fit, predicted, lines = front["front"], front["predicted"], []
     if fit is None:
         lines.append(f"  No front: {front.get('no_front') or 'too few runs got there'}.")
@@ -241,8 +242,11 @@ def _knee(front: dict[str, Any]) -> list[str]:
         )
     if front["largest_useful_batch"] is not None:
         lines.append(f"  Largest batch size within 1.2 of the fewest env steps: {front['largest_useful_batch']:,.0f}.")
-    if predicted is None or predicted["b_crit"] is None:
+    if predicted is None:
         lines.append("  Predicted: nothing, the runs' noise scales were not known.")
+    elif predicted["b_crit"] is None:
+        bound = f"at least {round3(predicted['low'])} env steps" if predicted["low"] else "nothing yet"
+        lines.append(f"  Predicted B_crit, from the same runs' noise scales: {bound} ({predicted['n_runs']} runs).")
     else:
         high = "no upper limit" if predicted["high"] is None else round3(predicted["high"])
         limits = f"{predicted['confidence']:.0%} interval {round3(predicted['low'])} to {high}"
@@ -250,6 +254,21 @@ def _knee(front: dict[str, Any]) -> list[str]:
         lines.append(
             f"  Predicted B_crit, from the same runs' noise scales: {value} env steps ({limits}, {runs} runs)."
         )
+    return lines + (_held(predicted, fit, minibatches) if predicted and fit else [])
+
+
+def _held(predicted: dict[str, Any], fit: dict[str, Any], minibatches: int) -> list[str]:
+    """Whether the two agree, and both in env steps a rollout where that is another number."""
+    held = hold_against(predicted, fit)
+    ratio = "unknown" if held.ratio is None else round3(held.ratio)
+    high = "no upper limit" if held.high is None else round3(held.high)
+    verdict = {True: "they agree", False: "they do not agree", None: "too wide to tell"}[held.agree]
+    lines = [
+        f"  Predicted over swept: {ratio} ({fit['confidence']:.0%} interval {round3(held.low)} to {high}): {verdict}."
+    ]
+    if minibatches > 1:
+        knees = [found["b_crit"] and round3(minibatches * found["b_crit"]) for found in (predicted, fit)]
+        lines.append(f"  A rollout, x {minibatches} minibatches: predicted {knees[0] or '?'}, swept {knees[1] or '?'}.")
     return lines
 
 

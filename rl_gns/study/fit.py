@@ -10,9 +10,13 @@ from rich.console import Console
 from rich.table import Table
 
 from rl_gns.noise.front import Front, NoFront, fit_front
+from rl_gns.noise.pooled_prediction import hold_against
+from rl_gns.noise.run_prediction import Interval
+from rl_gns.study.held import a_rollout, held_words, pooled
 from rl_gns.study.points import GoalRun, read_points
+from rl_gns.study.predict import interval_words
 
-WIDTH = 150
+WIDTH = 190
 """Columns of the table where there is no terminal."""
 AIC_MARGIN = 2.0
 """Another curve is named only where its AICc is lower by this (a convention)."""
@@ -20,11 +24,24 @@ AIC_MARGIN = 2.0
 
 def fit(path: Path) -> list[dict[str, Any]]:
     """One object a game, goal and number of epochs, in the order of the runs: the fields of `Front`, all None but
-    `reason` and the counts where the runs make no front. Fronts of different epochs are never pooled."""
+    `reason` and the counts where the runs make no front. Fronts of different epochs are never pooled. Beside
+    them, None for a CSV file: `predicted`, the `PooledPrediction` from the noise scales of a sweep's own cells, `held`,
+    its `Comparison` with the knee, and `b_crit_rollout`, the knee's `Interval` a rollout."""
     groups: dict[tuple[str, float, int], list[GoalRun]] = {}
     for run in read_points(path):
         groups.setdefault((run.game, run.goal_return, run.epochs), []).append(run)
-    return [{"game": game, "goal_return": goal, **_front(runs)} for (game, goal, _), runs in groups.items()]
+    predictions = pooled(path) if path.is_dir() else {}
+    found = []
+    for (game, goal, epochs), runs in groups.items():
+        front, predicted = _front(runs), predictions.get((goal, epochs))
+        both = predicted if front["low"] is not None else None
+        beside = {
+            "b_crit_rollout": a_rollout(front, predicted.minibatches) if both else None,
+            "predicted": predicted,
+            "held": hold_against(vars(predicted), front) if both else None,
+        }
+        found.append({"game": game, "goal_return": goal, **front, **beside})
+    return found
 
 
 def _front(runs: list[GoalRun]) -> dict[str, Any]:
@@ -49,22 +66,33 @@ def show(fronts: list[dict[str, Any]], console: Console | None = None) -> None:
     console = console or Console()
     if not console.is_terminal:
         console = Console(file=console.file, width=WIDTH)
-    table = Table("game", "goal", "epochs", "runs", "S_min", "E_min", "B_crit (env steps)", "rms ln S", "lower AICc")
+    predicted = any(front["predicted"] for front in fronts)
+    more = ("predicted B_crit", "predicted / swept") if predicted else ()
+    table = Table(
+        "game", "goal", "epochs", "runs", "S_min", "E_min", "B_crit (env steps)", *more, "rms ln S", "lower AICc"
+    )
     for front in fronts:
-        table.add_row(*_cells(front))
+        first, last = _cells(front)
+        table.add_row(*first, *(_prediction(front) if predicted else ()), *last)
     console.print(table)
     for front in fronts:
         for note in _notes(front):
             console.print(f"{front['game']}, goal {front['goal_return']:g}: {note}", markup=False, highlight=False)
 
 
-def _cells(front: dict[str, Any]) -> list[str]:
+def _prediction(front: dict[str, Any]) -> tuple[str, str]:
+    found = front["predicted"]
+    knee = interval_words(Interval(found.b_crit, found.low, found.high)) if found else ""
+    return knee, held_words(front["held"])
+
+
+def _cells(front: dict[str, Any]) -> tuple[list[str], list[str]]:
     runs = f"{front['n_reached']} of {front['n']}"
     first = [front["game"], f"{front['goal_return']:g}", str(front["epochs"]), runs]
     if front["rms_log"] is None:
-        return [*first, "", "", "no front", "", ""]
+        return [*first, "", "", "no front"], ["", ""]
     numbers = [_number(front["s_min"]), _number(front["e_min"]), knee_words(front)]
-    return [*first, *numbers, f"{front['rms_log']:.3f}", _rival(front["aic"])]
+    return [*first, *numbers], [f"{front['rms_log']:.3f}", _rival(front["aic"])]
 
 
 def knee_words(front: dict[str, Any]) -> str:
@@ -94,6 +122,12 @@ def _notes(front: dict[str, Any]) -> list[str]:
         sizes = ", ".join(f"{size:,.0f}" for size in front["widen"])
         notes.append(
             f"the best learning rate is not inside those tried at B = {sizes}: left out; widen the rates there"
+        )
+    if found := front["predicted"]:
+        swept = interval_words(front["b_crit_rollout"]) if front["b_crit_rollout"] else "no front"
+        notes.append(
+            f"B_crit a rollout: swept {swept}, predicted {interval_words(found.b_crit_rollout)} "
+            f"(from {found.n_runs} runs, {found.confidence:.0%} interval from {found.n_units} {found.unit})"
         )
     return notes
 

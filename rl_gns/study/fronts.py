@@ -14,8 +14,17 @@ import numpy as np
 
 from rl_gns.config import RunConfig
 from rl_gns.noise.front import Front, NoFront, fit_front, largest_useful_batch
-from rl_gns.noise.predict import PooledPrediction, Prediction, pool_predictions, predict_front
+from rl_gns.noise.pooled_prediction import (
+    CONFIDENCE,
+    Comparison,
+    GoalPrediction,
+    PooledPrediction,
+    goal_prediction,
+    hold_against,
+    pool_runs,
+)
 from rl_gns.rundir import RunDir, write_text
+from rl_gns.study.predict import from_records
 
 COLUMNS = (
     "game",
@@ -54,7 +63,7 @@ class Cell:
     """Valid env steps that an optimizer step averaged, over all cells of this batch size."""
     chosen: bool
     """Its learning rate is the one that stands for its batch size in the front."""
-    prediction: Prediction | None
+    prediction: GoalPrediction | None
     """From this run's own noise scales up to the goal; None where it was not reached."""
 
 
@@ -75,6 +84,8 @@ class GoalFront:
     """The largest B whose E is within 1.2 of the least, from the points."""
     predicted: PooledPrediction | None
     """B_crit from the noise scales of the same runs."""
+    held: Comparison | None
+    """Predicted over swept; None where either is missing."""
 
 
 def read_cells(path: Path, configs: Mapping[str, RunConfig]) -> list[Cell]:
@@ -119,18 +130,11 @@ def _cell(
     )
 
 
-def _predict(records: list[dict[str, Any]], until: float, config: RunConfig) -> Prediction | None:
+def _predict(records: list[dict[str, Any]], until: float, config: RunConfig) -> GoalPrediction | None:
+    """From the policy's probes up to S = `until`; None where none of them counts."""
     kept = [r for r in records if r["optimizer_steps"] <= until]
-    if not kept:
-        return None
-    policy = [(r["noise"] or {}).get("policy", {}) for r in kept]
-    return predict_front(
-        optimizer_steps=np.diff([r["optimizer_steps"] for r in kept], prepend=0),
-        batch_size=np.array([r["batch_env_steps"] for r in kept]),
-        signal_sq=np.array([p.get("signal_sq", np.nan) for p in policy]),
-        noise_trace=np.array([p.get("noise_trace", np.nan) for p in policy]),
-        epochs=config.batch.epochs,
-    )
+    found = from_records(kept, config, "policy", CONFIDENCE)
+    return goal_prediction(found) if found and found.covered else None
 
 
 def _chosen(cells: list[Cell]) -> list[Cell]:
@@ -158,7 +162,8 @@ def goal_front(cells: Sequence[Cell], config: RunConfig) -> GoalFront:
     size, env_steps = (np.array([getattr(c, name) for c in there]) for name in ("batch_size", "env_steps"))
     enough = len(np.unique(size)) >= 2 and len(there) >= 3
     front, no_front = _front([c for c in cells if c.reached or not c.collapsed], config.batch.epochs)
-    predictions = [c.prediction for c in there if c.prediction and c.prediction.s_min is not None]
+    runs = [c for c in there if c.prediction]
+    predicted = pool_runs([c.prediction for c in runs], [c.batch_size for c in runs]) if runs else None
     return GoalFront(
         goal_return=cells[0].goal_return,
         judged_on=cells[0].judged_on,
@@ -168,7 +173,8 @@ def goal_front(cells: Sequence[Cell], config: RunConfig) -> GoalFront:
         front=front,
         no_front=no_front,
         largest_useful_batch=largest_useful_batch(size, env_steps) if enough else None,
-        predicted=pool_predictions(predictions) if len(predictions) >= 2 else None,
+        predicted=predicted,
+        held=hold_against(vars(predicted), vars(front)) if predicted and front else None,
     )
 
 

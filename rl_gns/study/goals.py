@@ -9,6 +9,7 @@ smaller the batch. It is the paper's rule, and there for comparison: `goals_judg
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -47,6 +48,15 @@ def evaluated(record: UpdateRecord, trainer: Trainer, steps_before: int) -> Upda
         return record
     score, env_steps = evaluate(config, trainer.learner.weights(), record.update)
     return dataclasses.replace(record, evaluation_return=score, evaluation_env_steps=env_steps)
+
+
+def evaluations_due(config: RunConfig, rollouts: int) -> int:
+    """How many evaluations a run of so many rollouts plays."""
+    if not config.goals or config.goals_judged_on != "evaluation" or not rollouts:
+        return 0
+    powers = [_power(n * config.batch.epochs * config.batch.minibatches) for n in range(rollouts + 1)]
+    passed = [new > old for old, new in itertools.pairwise(powers)]
+    return sum(passed) + (not passed[-1])
 
 
 def _power(optimizer_steps: int) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rl_gns.config import ConfigError
+from rl_gns.config import ConfigError, RunConfig
 from rl_gns.noise.run_prediction import Interval, RunLog, RunPrediction, predict_run
 from rl_gns.rundir import RunDir
 
@@ -17,31 +17,46 @@ def predict(path: Path, part: str = "policy", until_env_steps: int | None = None
     run = RunDir(path)
     config = run.config()
     records = [r for r in run.records() if until_env_steps is None or r["env_steps"] <= until_env_steps]
+    found = from_records(records, config, part, config.noise.confidence)
+    if found is None:
+        raise ConfigError(f"{path}: no probe that counts in its {len(records):,} rollouts; noise.every says how often")
+    return found
+
+
+def from_records(
+    records: list[dict[str, Any]], config: RunConfig, part: str, confidence: float
+) -> RunPrediction | None:
+    """From lines of metrics.jsonl; None where no probe counts."""
     log = run_log(records, part)
     if not len(log.probe):
-        raise ConfigError(f"{path}: no probe that counts in its {len(records):,} rollouts; noise.every says how often")
-    batch = config.batch
-    return predict_run(log, config.noise.window_env_steps, batch.epochs, batch.minibatches, config.noise.confidence)
+        return None
+    return predict_run(log, config.noise.window_env_steps, config.batch.epochs, config.batch.minibatches, confidence)
 
 
 def words(found: RunPrediction) -> list[str]:
     """For people, a number a line."""
     lines = [
-        f"B_crit: {_words(found.b_crit)} env steps an optimizer step, {_words(found.b_crit_rollout)} a rollout",
-        f"S_min: {_words(found.s_min)} optimizer steps, {_words(found.s_min_rollouts)} rollouts",
-        f"E_min: {_words(found.e_min)} env steps",
-        f"gamma: {_words(found.gamma)} (below 1 an adaptive batch size can save)",
+        f"B_crit: {interval_words(found.b_crit)} env steps an optimizer step, "
+        f"{interval_words(found.b_crit_rollout)} a rollout",
+        f"S_min: {interval_words(found.s_min)} optimizer steps, {interval_words(found.s_min_rollouts)} rollouts",
+        f"E_min: {interval_words(found.e_min)} env steps",
+        f"gamma: {interval_words(found.gamma)} (below 1 an adaptive batch size can save)",
         f"from {found.n_probes:,} probes in {found.n_blocks} blocks, near {found.covered:.0%} of the optimizer steps",
     ]
     return lines if found.resolved else [*lines, f"not resolved: {found.reason}"]
 
 
-def _words(interval: Interval) -> str:
+def interval_words(interval: Interval) -> str:
+    """`449 [397 to 507]`, or what is known of it."""
     if interval.value is None:
-        return "unknown" if not interval.low else f"at least {interval.low:,.3g}"
-    high = "no upper limit" if interval.high is None else f"{interval.high:,.3g}"
-    low = "no lower limit" if interval.low is None else f"{interval.low:,.3g}"
-    return f"{interval.value:,.3g} [{low} to {high}]"
+        return "unknown" if not interval.low else f"at least {_number(interval.low)}"
+    high = "no upper limit" if interval.high is None else _number(interval.high)
+    low = "no lower limit" if interval.low is None else _number(interval.low)
+    return f"{_number(interval.value)} [{low} to {high}]"
+
+
+def _number(value: float) -> str:
+    return f"{float(f'{value:.3g}'):,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def run_log(records: list[dict[str, Any]], part: str) -> RunLog:

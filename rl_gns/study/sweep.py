@@ -60,7 +60,7 @@ def sweep(
 ) -> Sweep:
     """Run what is missing, fit every goal, and write sweep.json and points.csv. ConfigError: the user's mistakes."""
     configs = cell_configs(config, grid)
-    _check_directories(path, reuse, cells_at_once)
+    check_directories(path, reuse, cells_at_once)
     make_learner(next(iter(configs.values())))
     path.mkdir(parents=True, exist_ok=True)
     with take_lock(path / SWEEP_LOCK, path):
@@ -78,7 +78,8 @@ def sweep(
     return result
 
 
-def _check_directories(path: Path, reuse: Sequence[Path], cells_at_once: int) -> None:
+def check_directories(path: Path, reuse: Sequence[Path], cells_at_once: int) -> None:
+    """ConfigError for the first that will not do."""
     if (path / "config.toml").exists():
         raise ConfigError(f"--run-dir: {path} holds a single run; give a directory of its own to the sweep")
     for other in reuse:
@@ -103,15 +104,29 @@ def _borrowed(name: str, config: RunConfig, path: Path, reuse: Sequence[Path]) -
     """Copy the cell from the first other sweep that has finished it (for whatever goals and budget: it goes on)."""
     if (path / name).exists():
         return False
+    if (lent := lender(name, config, reuse)) is None:
+        return False
+    draft = path / f".{name}.tmp"
+    shutil.rmtree(draft, ignore_errors=True)
+    shutil.copytree(lent, draft)
+    os.replace(draft, path / name)
+    return True
+
+
+def lender(name: str, config: RunConfig, reuse: Sequence[Path]) -> Path | None:
+    """The cell's directory in the first of the other sweeps that has finished it, for whatever goals and budget."""
     for other in reuse:
         result = RunDir(other / name).read_result()
         if result is not None and result["config_id"] == config_id(config):
-            draft = path / f".{name}.tmp"
-            shutil.rmtree(draft, ignore_errors=True)
-            shutil.copytree(other / name, draft)
-            os.replace(draft, path / name)
-            return True
-    return False
+            return other / name
+    return None
+
+
+def together(one: RunConfig, n_cells: int, cells_at_once: int) -> int:
+    """How many cells like `one` run at once; 0: as many as the cluster that RAY_ADDRESS names has CPUs for."""
+    need = one.learner.threads + one.actors
+    most = 0 if os.environ.get("RAY_ADDRESS") else max(1, len(os.sched_getaffinity(0)) // need)
+    return min(cells_at_once or most, n_cells)
 
 
 class _Cells:
@@ -154,10 +169,8 @@ class _Cells:
         if not names:
             return
         one = self._configs[names[0]]
-        cores, need = len(os.sched_getaffinity(0)), one.learner.threads + one.actors
-        alone = not os.environ.get("RAY_ADDRESS")
-        at_once = min(cells_at_once or (max(1, cores // need) if alone else 0), len(names))
-        if at_once == 1 and alone:
+        cores, at_once = len(os.sched_getaffinity(0)), together(one, len(names), cells_at_once)
+        if at_once == 1 and not os.environ.get("RAY_ADDRESS"):
             yield from tasks.in_turn(names, batches, self._start)
             return
         store = max(at_once, 1) * max(object_store_bytes(cell) for cell in self._configs.values())

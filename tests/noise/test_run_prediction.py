@@ -9,8 +9,7 @@ import math
 import numpy as np
 import pytest
 
-from rl_gns.noise import predict_front
-from rl_gns.noise.run_prediction import RunLog, predict_run
+from rl_gns.noise import RunLog, fit_front, predict_run
 
 from .coverage import generator
 from .simulate import World, correlated
@@ -46,17 +45,45 @@ def test_without_noise_it_is_the_sum_of_the_shares():
     assert found.s_min_rollouts.value == pytest.approx(20) and found.gamma.value == pytest.approx(1)
 
 
-def test_it_agrees_with_the_front_of_the_same_pooled_numbers():
-    """One window over the whole log: every line has the mean signal and trace, as `predict_front` would be given."""
+def front(steps, batch, signal, trace):
+    """(S_min, epochs E_min, gamma) of known signals and traces, line by line."""
+    share = steps * batch / (batch * signal + trace)
+    s_min, weighted = share @ signal, share @ trace
+    return s_min, weighted, (share @ np.sqrt(np.maximum(signal * trace, 0))) ** 2 / (s_min * weighted)
+
+
+def test_one_window_over_the_whole_log_gives_every_line_the_mean():
     rng = np.random.default_rng(0)
     signal, trace = 1 + rng.normal(size=60), 500 + 50 * rng.normal(size=60)
     log = log_of(signal, trace)
-    whole = predict_front(
-        log.optimizer_steps, log.batch_size, np.full(60, signal.mean()), np.full(60, trace.mean()), EPOCHS
-    )
+    means = np.full(60, signal.mean()), np.full(60, trace.mean())
+    s_min, weighted, gamma = front(log.optimizer_steps, log.batch_size, *means)
     found = predicted(log, window=1e9)
-    assert (found.s_min.value, found.e_min.value) == pytest.approx((whole.s_min, whole.e_min))
-    assert found.gamma.value == pytest.approx(whole.gamma)
+    assert (found.s_min.value, EPOCHS * found.e_min.value, found.gamma.value) == pytest.approx((s_min, weighted, gamma))
+
+
+def test_changing_noise_by_hand():
+    """B = 100: 2 steps at b = 100 (ds = 1) and 10 steps at b = 400 (ds = 2): S_min 3, sum b ds 900, 2 epochs."""
+    log = RunLog(*(np.array(x, float) for x in ([1, 2], [2, 10], [100, 100])), np.array([0, 1]), *(
+        np.array(x, float) for x in ([1, 1], [100, 400], [1, 1])
+    ))  # fmt: skip
+    found = predict_run(log, 0.5, epochs=2)
+    assert (found.s_min.value, found.e_min.value, found.b_crit.value) == pytest.approx((3, 450, 300))
+    assert found.gamma.value == pytest.approx((1 * 10 + 2 * 20) ** 2 / (3 * 900))
+
+
+def test_predicts_the_front_that_runs_at_fixed_batch_sizes_make():
+    """The same way s in [0, 300] with b(s) = 20 + s run at many B: one run's log predicts the knee of all of them."""
+    s, batch = np.linspace(0, 300, 301)[:-1] + 0.5, 2.0 ** np.arange(3, 14)
+    noise = 20 + s
+    swept = fit_front(batch, [(1 + noise / b).sum() for b in batch])
+    for b in (8.0, 2048.0):
+        steps = 1 + noise / b
+        log = RunLog(np.cumsum(steps * b), steps, np.full(300, b), np.arange(300), 1 / noise, np.ones(300), steps * b)
+        found = predict_run(log, 1.0)
+        assert found.b_crit.value == pytest.approx(swept.b_crit, rel=1e-3) == pytest.approx(170, rel=1e-3)
+        assert found.s_min.value == pytest.approx(swept.s_min, rel=1e-3)
+        assert found.e_min.value == pytest.approx(swept.e_min, rel=1e-3)
 
 
 def test_gamma_is_below_one_where_the_noise_scale_grows():
@@ -77,19 +104,17 @@ def stream(case, repeats):
     world = World(4.0, 8, 50)
     slope = case.drift * np.linspace(-1, 1, case.n)
     signal, trace = correlated(generator(case), world, repeats, np.ones(case.n), case.rho, 1 - slope, 1 + slope)
-    true_signal, true_trace = 1 - slope, 4 * ROLLOUT * (1 + slope)
-    truth = predict_front(
-        np.full(case.n, EPOCHS * MINIBATCHES), np.full(case.n, ROLLOUT / MINIBATCHES), true_signal, true_trace, EPOCHS
-    )
-    return signal, ROLLOUT * trace, truth
+    steps, batch = np.full(case.n, EPOCHS * MINIBATCHES), np.full(case.n, ROLLOUT / MINIBATCHES)
+    s_min, weighted, _ = front(steps, batch, 1 - slope, 4 * ROLLOUT * (1 + slope))
+    return signal, ROLLOUT * trace, weighted / s_min, s_min
 
 
 def coverage(case, repeats, window):
-    signal, trace, truth = stream(case, repeats)
+    signal, trace, b_crit, s_min = stream(case, repeats)
     found = [predicted(log_of(s, t), window) for s, t in zip(signal, trace, strict=True)]
-    held = [f.b_crit.low <= truth.b_crit <= (f.b_crit.high or math.inf) for f in found]
-    s_held = [f.s_min.low <= truth.s_min <= f.s_min.high for f in found]
-    bias = np.median([f.b_crit.value for f in found]) / truth.b_crit
+    held = [f.b_crit.low <= b_crit <= (f.b_crit.high or math.inf) for f in found]
+    s_held = [f.s_min.low <= s_min <= f.s_min.high for f in found]
+    bias = np.median([f.b_crit.value for f in found]) / b_crit
     resolved = np.mean([f.resolved for f in found])
     print(case, f"B_crit {np.mean(held):.3f}, S_min {np.mean(s_held):.3f}, resolved {resolved:.2f}, bias {bias:.3f}")
     return np.mean(held), np.mean(s_held), resolved, bias
