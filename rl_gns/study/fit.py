@@ -10,8 +10,10 @@ from rich.console import Console
 from rich.table import Table
 
 from rl_gns.noise.front import Front, NoFront, fit_front
+from rl_gns.study.confounds import mark
 from rl_gns.study.points import GoalRun, read_points
 
+VERDICT_WORDS = {"limited": "yes", "not limited": "no", "not excluded": "not excluded", "not tested": "not tested"}
 WIDTH = 150
 """Columns of the table where there is no terminal."""
 AIC_MARGIN = 2.0
@@ -19,12 +21,18 @@ AIC_MARGIN = 2.0
 
 
 def fit(path: Path) -> list[dict[str, Any]]:
-    """One object a game, goal and number of epochs, in the order of the runs: the fields of `Front`, all None but
-    `reason` and the counts where the runs make no front. Fronts of different epochs are never pooled."""
-    groups: dict[tuple[str, float, int], list[GoalRun]] = {}
+    """One object a game, goal, number of epochs and variant, in the order of the runs: the fields of `Front`, all None
+    but `reason` and the counts where the runs make no front. Fronts of different epochs or variants are never pooled.
+    Of a sweep's directory also what its variants' clips say: `limited_by`, `trust_region`."""
+    groups: dict[tuple[str, float, int, str], list[GoalRun]] = {}
     for run in read_points(path):
-        groups.setdefault((run.game, run.goal_return, run.epochs), []).append(run)
-    return [{"game": game, "goal_return": goal, **_front(runs)} for (game, goal, _), runs in groups.items()]
+        groups.setdefault((run.game, run.goal_return, run.epochs, run.variant), []).append(run)
+    fronts = [
+        {"game": game, "goal_return": goal, "variant": variant, **_front(runs)}
+        for (game, goal, _, variant), runs in groups.items()
+    ]
+    mark(fronts, path)
+    return fronts
 
 
 def _front(runs: list[GoalRun]) -> dict[str, Any]:
@@ -49,18 +57,22 @@ def show(fronts: list[dict[str, Any]], console: Console | None = None) -> None:
     console = console or Console()
     if not console.is_terminal:
         console = Console(file=console.file, width=WIDTH)
-    table = Table("game", "goal", "epochs", "runs", "S_min", "E_min", "B_crit (env steps)", "rms ln S", "lower AICc")
+    named = any(front["variant"] for front in fronts)
+    names = ["game", "goal", *(["variant"] if named else []), "epochs", "runs", "S_min", "E_min", "B_crit (env steps)"]
+    table = Table(*names, "rms ln S", "lower AICc")
     for front in fronts:
-        table.add_row(*_cells(front))
+        table.add_row(*_cells(front, named))
     console.print(table)
     for front in fronts:
+        which = f"{front['game']}, goal {front['goal_return']:g}{', ' * named}{front['variant']}"
         for note in _notes(front):
-            console.print(f"{front['game']}, goal {front['goal_return']:g}: {note}", markup=False, highlight=False)
+            console.print(f"{which}: {note}", markup=False, highlight=False)
 
 
-def _cells(front: dict[str, Any]) -> list[str]:
+def _cells(front: dict[str, Any], named: bool) -> list[str]:
     runs = f"{front['n_reached']} of {front['n']}"
-    first = [front["game"], f"{front['goal_return']:g}", str(front["epochs"]), runs]
+    variant = [front["variant"]] if named else []
+    first = [front["game"], f"{front['goal_return']:g}", *variant, str(front["epochs"]), runs]
     if front["rms_log"] is None:
         return [*first, "", "", "no front", "", ""]
     numbers = [_number(front["s_min"]), _number(front["e_min"]), knee_words(front)]
@@ -68,7 +80,10 @@ def _cells(front: dict[str, Any]) -> list[str]:
 
 
 def knee_words(front: dict[str, Any]) -> str:
-    """`449 [397 to 507]`; one-sided `at least` and `at most`; `about` where the knee is not resolved."""
+    """`449 [397 to 507]`; one-sided `at least` and `at most`; `about` where the knee is not resolved; no number where
+    the floor is the trust region's."""
+    if front.get("limited_by"):
+        return f"{front['limited_by'].replace(' ', '-')} limited"
     low, high = front["low"], front["high"]
     if low == 0 and high is None:
         return "unknown"
@@ -90,6 +105,8 @@ def _rival(aic: dict[str, float | None]) -> str:
 
 def _notes(front: dict[str, Any]) -> list[str]:
     notes = [] if front["resolved"] else [f"not resolved: {front['reason']}"]
+    if verdict := front.get("trust_region"):
+        notes.append(f"limited by the trust region: {VERDICT_WORDS[verdict['verdict']]} ({verdict['reason']})")
     if front["widen"]:
         sizes = ", ".join(f"{size:,.0f}" for size in front["widen"])
         notes.append(
