@@ -19,6 +19,8 @@ UNMOVED = 1.25
 """A floor that surely falls by less than this factor under a wider clip is not limited by it (a convention)."""
 
 Verdict = Literal["limited", "not limited", "not excluded", "not tested"]
+VERDICT_WORDS = {"limited": "yes", "not limited": "no", "not excluded": "not excluded", "not tested": "not tested"}
+"""Answers to `limited by the trust region?`."""
 
 
 @dataclass(frozen=True)

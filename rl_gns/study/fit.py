@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.table import Table
 
 from rl_gns.noise.front import Front, NoFront, fit_front
+from rl_gns.noise.trust_region import VERDICT_WORDS
 from rl_gns.study.confounds import mark
 from rl_gns.study.points import GoalRun, read_points
 
-VERDICT_WORDS = {"limited": "yes", "not limited": "no", "not excluded": "not excluded", "not tested": "not tested"}
 WIDTH = 150
 """Columns of the table where there is no terminal."""
 AIC_MARGIN = 2.0
