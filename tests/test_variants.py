@@ -17,11 +17,11 @@ from rl_gns.report.confounds import COLUMNS, confound_table
 from rl_gns.report.figures import figure
 from rl_gns.report.summary import words
 from rl_gns.rundir import RunDir
-from rl_gns.study.confounds import limit_means, verdicts
+from rl_gns.study.confounds import clip_families, limit_means, verdicts
 from rl_gns.study.fit import fit
 from rl_gns.study.grid import Grid, cell_configs, load_grid
 from rl_gns.study.sweep import sweep
-from rl_gns.study.variants import clip_families, in_order, load_variants, variant_cells
+from rl_gns.study.variants import in_order, load_variants, variant_cells
 
 TABLE = {
     **CARTPOLE,

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rl_gns.config import RunConfig
+from rl_gns.config import RunConfig, identity
 from rl_gns.config_file import from_table
 from rl_gns.noise.front import Front
 from rl_gns.noise.trust_region import TrustRegion, judge
 from rl_gns.rundir import read_json
-from rl_gns.study.variants import clip_families
 
 if TYPE_CHECKING:
     from rl_gns.study.fronts import Cell, GoalFront
@@ -82,6 +81,18 @@ def verdicts(
             each = judge(here, {name: fronts[name, goal] for name in here})
             found |= {(name, goal): verdict for name, verdict in each.items()}
     return found
+
+
+def clip_families(configs: Mapping[str, RunConfig]) -> list[dict[str, float]]:
+    """Variants that differ in nothing but the clip range, two or more: name -> clip range of each."""
+    families: list[tuple[dict, dict[str, float]]] = []
+    for name, config in configs.items():
+        rest = identity(dataclasses.replace(config, learner=dataclasses.replace(config.learner, clip_range=0.0)))
+        known = next((members for other, members in families if other == rest), None)
+        if known is None:
+            families.append((rest, known := {}))
+        known[name] = config.learner.clip_range
+    return [members for _, members in families if len(members) > 1]
 
 
 def mark(fits: Sequence[dict[str, Any]], directory: Path) -> None:

@@ -7,12 +7,11 @@ run. A cell's name says nothing of its variant: it is an experiment, whoever ask
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from rl_gns.config import ConfigError, RunConfig, identity
+from rl_gns.config import ConfigError, RunConfig
 from rl_gns.config_file import from_table, load_toml
 from rl_gns.study.grid import Grid, cell_configs, load_grid
 
@@ -73,15 +72,3 @@ def in_order(cells: Mapping[str, Mapping[str, RunConfig]]) -> dict[str, RunConfi
         for name, config in configs.items()
         if config.seed == seed
     }
-
-
-def clip_families(configs: Mapping[str, RunConfig]) -> list[dict[str, float]]:
-    """Variants that differ in nothing but the clip range, two or more: name -> clip range of each."""
-    families: list[tuple[dict, dict[str, float]]] = []
-    for name, config in configs.items():
-        rest = identity(dataclasses.replace(config, learner=dataclasses.replace(config.learner, clip_range=0.0)))
-        known = next((members for other, members in families if other == rest), None)
-        if known is None:
-            families.append((rest, known := {}))
-        known[name] = config.learner.clip_range
-    return [members for _, members in families if len(members) > 1]
