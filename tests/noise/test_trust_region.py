@@ -136,6 +136,7 @@ def test_how_often_a_floor_is_said_to_move():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize(("world", "power"), [(one_rate, 0.8), (tuned, 0.5)])
 def test_false_alarms_and_power(world, power):
     """200 pairs without a move: a standard error of 1.5 % about the nominal 5 %."""
