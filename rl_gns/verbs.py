@@ -117,14 +117,16 @@ def sweep(arguments: list[str]) -> int:
     options = parse(SweepOptions, SweepOptions(), arguments, "rl-gns sweep")
     if not options.config:
         raise ConfigError("--config: a sweep needs a file with a [sweep] table; sweeps/cartpole is a shipped one")
-    from rl_gns.study.grid import cell_configs, load_grid
+    from rl_gns.study.grid import load_grid
     from rl_gns.study.live import CellLines
     from rl_gns.study.sweep import sweep as run_sweep
+    from rl_gns.study.variants import in_order, load_variants, variant_cells
 
-    config, grid = load_grid(find(options.config))
+    file = find(options.config)
+    variants = load_variants(file)
     path = Path(options.run_dir) if options.run_dir else runs_root() / Path(options.config).stem
-    lines, reuse = CellLines(len(cell_configs(config, grid))), [Path(other) for other in options.reuse]
-    result = run_sweep(config, grid, path, lines, options.cells_at_once, reuse)
+    lines, reuse = CellLines(len(in_order(variant_cells(variants)))), [Path(other) for other in options.reuse]
+    result = run_sweep(*load_grid(file), path, lines, options.cells_at_once, reuse, variants)
     if options.json:
         print(json.dumps(to_json(result)))
         return int(bool(result.failed))

@@ -87,10 +87,10 @@ def test_what_a_sweep_does_not_hold_is_refused(swept, capsys, flag):
 def test_a_sweep_of_before_is_read_too():
     """The committed sweep's cells kept no interval of their own. Per batch size as summed by hand."""
     predictions = pooled(COMMITTED)
-    assert set(predictions) == {(100.0, 1), (200.0, 1)}
+    assert set(predictions) == {(100.0, 1, ""), (200.0, 1, "")}
     cells = json.loads((COMMITTED / "sweep.json").read_text())["cells"]
     these = [c["prediction"] for c in cells if c["chosen"] and c["reached"] and c["goal_return"] == 200]
-    found = predictions[200.0, 1]
+    found = predictions[200.0, 1, ""]
     assert found.b_crit == pytest.approx(sum(p["e_min"] for p in these) / sum(p["s_min"] for p in these))
     assert (found.unit, found.n_units, found.n_runs) == ("batch sizes", 8, 40)
     hundred, two_hundred = predict_sweep(COMMITTED)

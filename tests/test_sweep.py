@@ -189,7 +189,7 @@ def test_collapsed_runs_are_counted_and_no_point(tmp_path, settings):
     assert (front.cells, front.reached, front.collapsed) == (6, 4, 1)
     assert goal_front(cells, settings).front.b_crit == pytest.approx(128)
     assert (front.front.n, front.front.n_reached) == (5, 4) and front.front.b_crit > 128, "censored, not left out"
-    write_points(tmp_path / "points.csv", [*cells, lost, short], settings)
+    write_points(tmp_path / "points.csv", [*cells, lost, short], {"": settings})
     lines = list(csv.DictReader((tmp_path / "points.csv").open()))
     assert [line["reached"] for line in lines] == ["1"] * 4 + ["0"], "the censored one is there, the collapsed is not"
 

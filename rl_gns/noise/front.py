@@ -14,8 +14,20 @@ import numpy as np
 from scipy import optimize
 
 from rl_gns.noise.curves import bent, hyperbola, power_law
-from rl_gns.noise.knee import LEAST_RATES, Knee, Points, climb, edges, f_limit, find_knee, interval, profile
-from rl_gns.noise.resample import LEAST_SEEDS, cells, seed_limit
+from rl_gns.noise.knee import (
+    LEAST_RATES,
+    LOG_B_CRIT,
+    LOG_S_MIN,
+    Knee,
+    Points,
+    climb,
+    edges,
+    f_limit,
+    find_knee,
+    interval,
+    profile,
+)
+from rl_gns.noise.resample import LEAST_SEEDS, cells, seed_limits
 
 SPAN = 4.0
 """A knee counts as seen when the batch sizes reach this factor beyond it on both sides."""
@@ -32,7 +44,11 @@ class Front:
     """A fitted front. At the limits of the model b_crit is 0 (S is flat) or None (S falls as 1/B throughout)."""
 
     s_min: float
-    """Optimizer steps as B grows without bound; 0 where b_crit is None."""
+    """Optimizer steps as B grows without bound, the floor of S; 0 where b_crit is None."""
+    s_min_low: float
+    """Lower end of its interval; 0 where unbounded."""
+    s_min_high: float | None
+    """Upper end; None where unbounded."""
     e_min: float
     """Fresh env steps as B shrinks: s_min b_crit / epochs."""
     b_crit: float | None
@@ -42,6 +58,7 @@ class Front:
     high: float | None
     """Upper end; None where unbounded."""
     confidence: float
+    """Of both intervals."""
     resolved: bool
     """The knee lies inside the batch sizes and its interval is bounded on both sides."""
     reason: str | None
@@ -89,26 +106,35 @@ def fit_front(
     if knee is None:
         sizes = ", ".join(f"{_size(b):g}" for b in points.sizes)
         raise NoFront(f"the best learning rate is not inside those tried at enough of the batch sizes {sizes}: widen")
-    limit, how = f_limit(knee, confidence), "F"
+    limits, how = dict.fromkeys((LOG_B_CRIT, LOG_S_MIN), f_limit(knee, confidence)), "F"
     if points.log_rate is not None and min(len(c) for c in cells(points)) >= LEAST_SEEDS:
-        limit, how = seed_limit(knee, confidence, np.random.default_rng(seed)), "seeds"
-    return _front(knee, interval(knee, limit), confidence, epochs, how)
+        limits, how = seed_limits(knee, confidence, np.random.default_rng(seed)), "seeds"
+    return _front(knee, limits, confidence, epochs, how)
 
 
-def _front(knee: Knee, ends: tuple[float, float], confidence: float, epochs: int, how: str) -> Front:
+def _ends(knee: Knee, limit: float, which: int) -> tuple[float, float | None]:
+    """The interval of B_crit or S_min itself: 0 and None where unbounded."""
+    (lowest, highest), (low, high) = edges(knee.points, which), interval(knee, limit, which)
+    return 0.0 if low <= lowest else math.exp(low), None if high >= highest else math.exp(high)
+
+
+def _front(knee: Knee, limits: dict[int, float], confidence: float, epochs: int, how: str) -> Front:
     points, (log_s_min, log_b_crit) = knee.points, knee.fit.phi[0, :2]
     lowest, highest = edges(points)
     batch = np.array([_size(b) for b in points.log_batch[knee.counts & points.reached]])
-    limits = profile(knee, np.array([lowest, highest]))
+    extreme = profile(knee, np.array([lowest, highest]))
     beyond = np.array([log_b_crit <= lowest, log_b_crit >= highest])
-    flat, falling = (limits.deviance <= knee.fit.deviance + LIMIT_GAIN) | beyond
+    flat, falling = (extreme.deviance <= knee.fit.deviance + LIMIT_GAIN) | beyond
     if flat or falling:
-        log_s_min, log_b_crit = limits.phi[int(falling), :2]
+        log_s_min, log_b_crit = extreme.phi[int(falling), :2]
     b_crit = None if falling else 0.0 if flat else math.exp(log_b_crit)
-    low, high = 0.0 if ends[0] <= lowest else math.exp(ends[0]), None if ends[1] >= highest else math.exp(ends[1])
+    low, high = _ends(knee, limits[LOG_B_CRIT], LOG_B_CRIT)
+    s_min_low, s_min_high = _ends(knee, limits[LOG_S_MIN], LOG_S_MIN)
     reason = _reason(knee, batch, b_crit, low, high)
     return Front(
         s_min=0.0 if falling else math.exp(log_s_min),
+        s_min_low=s_min_low,
+        s_min_high=s_min_high,
         e_min=0.0 if flat else math.exp(log_s_min + log_b_crit) / epochs,
         b_crit=b_crit,
         low=low,

@@ -1,9 +1,10 @@
-"""The knee's likelihood: its maximum, its profile in ln B_crit, and which batch sizes the learning rates leave in.
+"""The knee's likelihood: its maximum, its profiles in ln B_crit and ln S_min, and which batch sizes the learning rates
+leave in.
 
 The interval of B_crit is {b: D(b) - D_min <= limit}, D(b) = -2 ln L at B_crit = b with everything else at its most
-likely, n of the points reached and p parameters in the mean. `f_limit` is exact for a linear model without censoring:
-there it is SSE(b) <= SSE_min (1 + F_{1,n-p} / (n-p)). `seed_limit` is the quantile of D(b_hat) - D_min over resamples
-of the seeds, each of which chooses its learning rates anew.
+likely (that of S_min likewise), n of the points reached and p parameters in the mean. `f_limit` is exact for a linear
+model without censoring: there it is SSE(b) <= SSE_min (1 + F_{1,n-p} / (n-p)). `seed_limits` are quantiles of
+D(b_hat) - D_min over resamples of the seeds, each of which chooses its learning rates anew.
 """
 
 from __future__ import annotations
@@ -25,6 +26,10 @@ LEAST_SIZES = 3
 """Batch sizes that a front needs."""
 LEAST_RATES = 3
 """Learning rates that show an optimum."""
+LOG_S_MIN, LOG_B_CRIT = 0, 1
+"""Which parameter of the hyperbola is which."""
+NEARLY_FLAT = 0.01
+"""A search at an S_min above the runs' own level starts with a curve that rises so little over them, in ln S."""
 
 
 @dataclass(frozen=True)
@@ -124,13 +129,18 @@ def _starts(points: Points, counts: np.ndarray) -> np.ndarray:
     return np.column_stack([(y - np.logaddexp(0.0, knees[:, None] - log_batch)).mean(axis=1), knees])
 
 
-def profile(knee: Knee, log_b_crit: np.ndarray) -> Fit:
-    """The fits with the knee held at `log_b_crit [R]`; their deviance is D(b)."""
-    start = np.repeat(knee.fit.phi, len(log_b_crit), axis=0)
-    lift = [np.logaddexp(0.0, x - knee.points.log_batch).mean() for x in (*knee.fit.phi[:, 1], *log_b_crit)]
-    start[:, 0] += lift[0] - np.array(lift[1:])
-    start[:, 1] = log_b_crit
-    free = np.arange(start.shape[1]) != 1
+def profile(knee: Knee, held_at: np.ndarray, which: int = LOG_B_CRIT) -> Fit:
+    """The fits with one parameter of the curve (`LOG_B_CRIT` or `LOG_S_MIN`) held at `held_at [R]`; their deviance is
+    D. The other starts where the mean level of the curve stays what it was, as far as it can."""
+    start, log_batch = np.repeat(knee.fit.phi, len(held_at), axis=0), knee.points.log_batch
+    rise = np.logaddexp(0.0, knee.fit.phi[0, LOG_B_CRIT] - log_batch).mean()
+    if which == LOG_B_CRIT:
+        start[:, LOG_S_MIN] += rise - np.array([np.logaddexp(0.0, b - log_batch).mean() for b in held_at])
+    else:
+        left = np.maximum(rise + start[:, LOG_S_MIN] - held_at, NEARLY_FLAT)
+        start[:, LOG_B_CRIT] = log_batch.mean() + np.log(np.expm1(left))
+    start[:, which] = held_at
+    free = np.arange(start.shape[1]) != which
     return maximise(knee.points.mean(hyperbola, 2), knee.sample(), start, free)
 
 
@@ -143,24 +153,28 @@ def f_limit(knee: Knee, confidence: float) -> float:
     return n * math.log1p(stats.f.ppf(confidence, 1, free) / free)
 
 
-def edges(points: Points) -> tuple[float, float]:
-    """Where, in ln B, the search for the knee ends."""
-    return points.log_batch.min() - EDGE, points.log_batch.max() + EDGE
+def edges(points: Points, which: int = LOG_B_CRIT) -> tuple[float, float]:
+    """Where the search for the knee, or for S_min, ends: in ln B, or in ln S."""
+    if which == LOG_B_CRIT:
+        return points.log_batch.min() - EDGE, points.log_batch.max() + EDGE
+    return points.log_steps.min() - EDGE, points.log_steps.max() + EDGE
 
 
-def interval(knee: Knee, limit: float) -> tuple[float, float]:
-    """(ln low, ln high): where the profile leaves D_min + limit for good; `edges` where it does not."""
-    lowest, highest = edges(knee.points)
-    at = float(knee.fit.phi[0, 1])
+def interval(knee: Knee, limit: float, which: int = LOG_B_CRIT) -> tuple[float, float]:
+    """(low, high) of ln B_crit or ln S_min: where the profile leaves D_min + limit for good; `edges` where it does
+    not."""
+    lowest, highest = edges(knee.points, which)
+    at = min(max(float(knee.fit.phi[0, which]), lowest), highest)
     if not math.isfinite(limit):
         return lowest, highest
     top = float(knee.fit.deviance[0]) + limit
-    grid = np.unique([*np.linspace(lowest, highest, GRID), min(max(at, lowest), highest)])
-    inside = np.append(grid[profile(knee, grid).deviance <= top], min(max(at, lowest), highest))
-    return _leaving(knee, top, grid, float(inside.min()), -1), _leaving(knee, top, grid, float(inside.max()), +1)
+    grid = np.unique([*np.linspace(lowest, highest, GRID), at])
+    inside = np.append(grid[profile(knee, grid, which).deviance <= top], at)
+    ends = float(inside.min()), float(inside.max())
+    return _leaving(knee, top, grid, ends[0], -1, which), _leaving(knee, top, grid, ends[1], +1, which)
 
 
-def _leaving(knee: Knee, top: float, grid: np.ndarray, inner: float, side: int) -> float:
+def _leaving(knee: Knee, top: float, grid: np.ndarray, inner: float, side: int, which: int) -> float:
     """The crossing of `top` between `inner` and the next grid point beyond it, closed in on three times."""
     beyond = grid[side * (grid - inner) > 0]
     if not len(beyond):
@@ -168,7 +182,7 @@ def _leaving(knee: Knee, top: float, grid: np.ndarray, inner: float, side: int) 
     outer = float(beyond[0] if side > 0 else beyond[-1])
     for _ in range(3):
         along = np.linspace(inner, outer, 11)
-        values = profile(knee, along).deviance
+        values = profile(knee, along, which).deviance
         first = max(int(np.argmax(values > top)), 1)
         inner, outer = along[first - 1], along[first]
         below, above = values[first - 1], values[first]

@@ -1,4 +1,4 @@
-"""The limit of a profile interval from resampled seeds: every resample selects its learning rates anew."""
+"""The limits of profile intervals from resampled seeds: every resample selects its learning rates anew."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from rl_gns.noise.censored import Sample, maximise
 from rl_gns.noise.curves import hyperbola
-from rl_gns.noise.knee import Knee, Points
+from rl_gns.noise.knee import LOG_B_CRIT, LOG_S_MIN, Knee, Points
 
 RESAMPLES = 199
 """Resamples behind a limit: its own error is then a fortieth of the probability (a choice)."""
@@ -21,8 +21,9 @@ def cells(points: Points) -> list[np.ndarray]:
     return [np.flatnonzero(which == cell) for cell in range(which.max() + 1)]
 
 
-def seed_limit(knee: Knee, confidence: float, rng: np.random.Generator) -> float:
-    """The `confidence` quantile of D(b_hat) - D_min over `RESAMPLES` resamples of the seeds within each cell.
+def seed_limits(knee: Knee, confidence: float, rng: np.random.Generator) -> dict[int, float]:
+    """For `LOG_B_CRIT` and `LOG_S_MIN` the `confidence` quantile of D(where it was found) - D_min over `RESAMPLES`
+    resamples of the seeds within each cell.
 
     Every resample chooses its learning rates anew; the batch sizes that `knee` leaves out stay out. Resampling m seeds
     shrinks the variance of a cell's mean by (m - 1) / m but not sigma, to which the cells' means about the fit return
@@ -36,6 +37,9 @@ def seed_limit(knee: Knee, confidence: float, rng: np.random.Generator) -> float
     drawn = Sample(points.log_steps[index], points.reached[index], knee.counts[None])
     mean, start = points.mean(hyperbola, 2), np.repeat(knee.fit.phi, RESAMPLES, axis=0)
     least = maximise(mean, drawn, start, free).deviance
-    held = maximise(mean, drawn, start, np.arange(len(free)) != 1).deviance
     shrunk = np.mean([(len(cell) - 1) / len(cell) for cell in drawn_from])
-    return float(np.quantile(np.maximum(held - least, 0.0), confidence) / shrunk)
+    limits = {}
+    for which in (LOG_B_CRIT, LOG_S_MIN):
+        held = maximise(mean, drawn, start, np.arange(len(free)) != which).deviance
+        limits[which] = float(np.quantile(np.maximum(held - least, 0.0), confidence) / shrunk)
+    return limits

@@ -82,14 +82,16 @@ def front_figure(path: Path) -> Path:
     saved = read_json(path / "sweep.json")
     panel, axes = plt.subplots(figsize=(7, 5))
     for front, color in zip(saved["fronts"], (BLUE, ORANGE, GREEN, GREY) * 8, strict=False):
-        cells = [c for c in saved["cells"] if c["goal_return"] == front["goal_return"] and c["reached"] and c["chosen"]]
+        variant, goal = front.get("variant", ""), front["goal_return"]
+        of_front = [c for c in saved["cells"] if (c["goal_return"], c.get("variant", "")) == (goal, variant)]
+        cells = [c for c in of_front if c["reached"] and c["chosen"]]
         axes.plot(
             [c["optimizer_steps"] for c in cells],
             [c["env_steps"] for c in cells],
             "o",
             ms=4,
             color=color,
-            label=f"return {front['goal_return']:g}: {front['reached']} of {front['cells']} runs got there",
+            label=f"{variant}{variant and ', '}return {goal:g}: {front['reached']} of {front['cells']} runs got there",
         )
         _draw_fit(axes, front, color)
     axes.set(xscale="log", yscale="log", xlabel="optimizer steps S", ylabel="env steps E")
@@ -99,7 +101,8 @@ def front_figure(path: Path) -> Path:
 
 
 def _draw_fit(axes: plt.Axes, front: dict[str, Any], color: str) -> None:
-    """The fitted front; a star at its swept knee, a diamond where the noise scale predicts it."""
+    """The fitted front; a star at its swept knee (none where the floor is the clip's), a diamond where the noise scale
+    predicts it."""
     fit, predicted = front["front"], front["predicted"]
     if not fit or not fit["b_crit"]:
         return
@@ -109,6 +112,8 @@ def _draw_fit(axes: plt.Axes, front: dict[str, Any], color: str) -> None:
         return steps, steps * batch / fit["epochs"]
 
     axes.plot(*at(np.geomspace(fit["batch_min"], fit["batch_max"], 100)), color=color, lw=1)
+    if front.get("limited_by"):
+        return
     limits = f"{fit['low']:,.0f} to " + ("?" if fit["high"] is None else f"{fit['high']:,.0f}")
     swept = f"swept knee: B_crit = {fit['b_crit']:,.0f} [{limits}]"
     axes.plot(*at(np.array([fit["b_crit"]])), "*", ms=13, color=color, label=swept)

@@ -8,6 +8,8 @@ from typing import Any
 
 from rl_gns.control_channel import trip_words, tripped
 from rl_gns.noise.pooled_prediction import hold_against
+from rl_gns.report.confounds import LIMITED, confound_table, floor_words
+from rl_gns.report.digits import round3
 from rl_gns.rundir import RunDir, read_json
 
 MOVES_SHOWN = 12
@@ -188,15 +190,18 @@ def sweep_words(path: Path) -> list[str]:
     saved = read_json(path / "sweep.json")
     config, lines = saved["config"], []
     for front in saved["fronts"]:
-        goal = front["goal_return"]
-        cells = [c for c in saved["cells"] if c["goal_return"] == goal]
+        goal, variant = front["goal_return"], front.get("variant", "")
+        cells = [c for c in saved["cells"] if (c["goal_return"], c.get("variant", "")) == (goal, variant)]
         judged = {"evaluation": "an evaluation return", "training": "a smoothed training return"}[front["judged_on"]]
         lines += [
-            f"{config['env']} to {judged} of {goal:g}: {front['reached']} of {front['cells']} runs got there ({path}).",
+            f"{config['env']}{variant and f' ({variant})'} to {judged} of {goal:g}: {front['reached']} of "
+            f"{front['cells']} runs got there ({path}).",
             *_collapse_words(front),
             *_table(cells),
-            *_knee(front, config["batch"]["minibatches"]),
+            *_knee(front, saved.get("variants", {}).get(variant, saved)["config"]["batch"]["minibatches"]),
+            *floor_words(front),
         ]
+    lines += confound_table(saved)
     return lines + [f"FAILED: {name}: {reason}" for name, reason in saved["failed"].items()]
 
 
@@ -232,6 +237,9 @@ def _knee(front: dict[str, Any], minibatches: int) -> list[str]:
     fit, predicted, lines = front["front"], front["predicted"], []
     if fit is None:
         lines.append(f"  No front: {front.get('no_front') or 'too few runs got there'}.")
+    elif front.get("limited_by"):
+        floor = f"{round3(fit['s_min'])} optimizer steps"
+        lines.append(f"  Swept: {LIMITED}. The floor of S, {floor}, is the clip's; its knee is no critical batch size.")
     else:
         knee = "beyond all batch sizes" if fit["b_crit"] is None else f"{round3(fit['b_crit'])} env steps"
         high = "no upper limit" if fit["high"] is None else round3(fit["high"])
@@ -270,8 +278,3 @@ def _held(predicted: dict[str, Any], fit: dict[str, Any], minibatches: int) -> l
         knees = [found["b_crit"] and round3(minibatches * found["b_crit"]) for found in (predicted, fit)]
         lines.append(f"  A rollout, x {minibatches} minibatches: predicted {knees[0] or '?'}, swept {knees[1] or '?'}.")
     return lines
-
-
-def round3(value: float) -> str:
-    """Three significant digits, with thousands separators."""
-    return f"{float(f'{value:.3g}'):,.0f}" if abs(value) >= 100 else f"{value:.3g}"

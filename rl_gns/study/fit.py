@@ -10,8 +10,10 @@ from rich.console import Console
 from rich.table import Table
 
 from rl_gns.noise.front import Front, NoFront, fit_front
-from rl_gns.noise.pooled_prediction import hold_against
+from rl_gns.noise.pooled_prediction import PooledPrediction, hold_against
 from rl_gns.noise.run_prediction import Interval
+from rl_gns.noise.trust_region import VERDICT_WORDS
+from rl_gns.study.confounds import mark
 from rl_gns.study.held import a_rollout, held_words, pooled
 from rl_gns.study.points import GoalRun, read_points
 from rl_gns.study.predict import interval_words
@@ -23,25 +25,31 @@ AIC_MARGIN = 2.0
 
 
 def fit(path: Path) -> list[dict[str, Any]]:
-    """One object a game, goal and number of epochs, in the order of the runs: the fields of `Front`, all None but
-    `reason` and the counts where the runs make no front. Fronts of different epochs are never pooled. Beside
-    them, None for a CSV file: `predicted`, the `PooledPrediction` from the noise scales of a sweep's own cells, `held`,
-    its `Comparison` with the knee, and `b_crit_rollout`, the knee's `Interval` a rollout."""
-    groups: dict[tuple[str, float, int], list[GoalRun]] = {}
+    """One object a game, goal, number of epochs and variant, in the order of the runs: the fields of `Front`, all None
+    but `reason` and the counts where the runs make no front. Fronts of different epochs or variants are never pooled.
+    Of a sweep's directory also what its variants' clips say, `limited_by` and `trust_region`; and, None for a CSV file,
+    `predicted`, the `PooledPrediction` from the noise scales of its own cells, `held`, its `Comparison` with the knee,
+    and `b_crit_rollout`, the knee's `Interval` a rollout."""
+    groups: dict[tuple[str, float, int, str], list[GoalRun]] = {}
     for run in read_points(path):
-        groups.setdefault((run.game, run.goal_return, run.epochs), []).append(run)
+        groups.setdefault((run.game, run.goal_return, run.epochs, run.variant), []).append(run)
     predictions = pooled(path) if path.is_dir() else {}
-    found = []
-    for (game, goal, epochs), runs in groups.items():
-        front, predicted = _front(runs), predictions.get((goal, epochs))
-        both = predicted if front["low"] is not None else None
-        beside = {
-            "b_crit_rollout": a_rollout(front, predicted.minibatches) if both else None,
-            "predicted": predicted,
-            "held": hold_against(vars(predicted), front) if both else None,
-        }
-        found.append({"game": game, "goal_return": goal, **front, **beside})
-    return found
+    fronts = []
+    for (game, goal, epochs, variant), runs in groups.items():
+        front = _front(runs)
+        beside = _beside(front, predictions.get((goal, epochs, variant)))
+        fronts.append({"game": game, "goal_return": goal, "variant": variant, **front, **beside})
+    mark(fronts, path)
+    return fronts
+
+
+def _beside(front: dict[str, Any], predicted: PooledPrediction | None) -> dict[str, Any]:
+    both = predicted if front["low"] is not None else None
+    return {
+        "b_crit_rollout": a_rollout(front, predicted.minibatches) if both else None,
+        "predicted": predicted,
+        "held": hold_against(vars(predicted), front) if both else None,
+    }
 
 
 def _front(runs: list[GoalRun]) -> dict[str, Any]:
@@ -66,18 +74,18 @@ def show(fronts: list[dict[str, Any]], console: Console | None = None) -> None:
     console = console or Console()
     if not console.is_terminal:
         console = Console(file=console.file, width=WIDTH)
-    predicted = any(front["predicted"] for front in fronts)
-    more = ("predicted B_crit", "predicted / swept") if predicted else ()
-    table = Table(
-        "game", "goal", "epochs", "runs", "S_min", "E_min", "B_crit (env steps)", *more, "rms ln S", "lower AICc"
-    )
+    named, predicted = any(f["variant"] for f in fronts), any(f["predicted"] for f in fronts)
+    variant, more = ["variant"] * named, ["predicted B_crit", "predicted / swept"] * predicted
+    names = ["game", "goal", *variant, "epochs", "runs", "S_min", "E_min", "B_crit (env steps)", *more]
+    table = Table(*names, "rms ln S", "lower AICc")
     for front in fronts:
-        first, last = _cells(front)
+        first, last = _cells(front, named)
         table.add_row(*first, *(_prediction(front) if predicted else ()), *last)
     console.print(table)
     for front in fronts:
+        which = f"{front['game']}, goal {front['goal_return']:g}{', ' * named}{front['variant']}"
         for note in _notes(front):
-            console.print(f"{front['game']}, goal {front['goal_return']:g}: {note}", markup=False, highlight=False)
+            console.print(f"{which}: {note}", markup=False, highlight=False)
 
 
 def _prediction(front: dict[str, Any]) -> tuple[str, str]:
@@ -86,9 +94,10 @@ def _prediction(front: dict[str, Any]) -> tuple[str, str]:
     return knee, held_words(front["held"])
 
 
-def _cells(front: dict[str, Any]) -> tuple[list[str], list[str]]:
+def _cells(front: dict[str, Any], named: bool) -> tuple[list[str], list[str]]:
     runs = f"{front['n_reached']} of {front['n']}"
-    first = [front["game"], f"{front['goal_return']:g}", str(front["epochs"]), runs]
+    variant = [front["variant"]] if named else []
+    first = [front["game"], f"{front['goal_return']:g}", *variant, str(front["epochs"]), runs]
     if front["rms_log"] is None:
         return [*first, "", "", "no front"], ["", ""]
     numbers = [_number(front["s_min"]), _number(front["e_min"]), knee_words(front)]
@@ -96,7 +105,10 @@ def _cells(front: dict[str, Any]) -> tuple[list[str], list[str]]:
 
 
 def knee_words(front: dict[str, Any]) -> str:
-    """`449 [397 to 507]`; one-sided `at least` and `at most`; `about` where the knee is not resolved."""
+    """`449 [397 to 507]`; one-sided `at least` and `at most`; `about` where the knee is not resolved; no number where
+    the floor is the trust region's."""
+    if front.get("limited_by"):
+        return f"{front['limited_by'].replace(' ', '-')} limited"
     low, high = front["low"], front["high"]
     if low == 0 and high is None:
         return "unknown"
@@ -118,6 +130,8 @@ def _rival(aic: dict[str, float | None]) -> str:
 
 def _notes(front: dict[str, Any]) -> list[str]:
     notes = [] if front["resolved"] else [f"not resolved: {front['reason']}"]
+    if verdict := front.get("trust_region"):
+        notes.append(f"limited by the trust region: {VERDICT_WORDS[verdict['verdict']]} ({verdict['reason']})")
     if front["widen"]:
         sizes = ", ".join(f"{size:,.0f}" for size in front["widen"])
         notes.append(

@@ -23,7 +23,9 @@ from rl_gns.noise.pooled_prediction import (
     hold_against,
     pool_runs,
 )
+from rl_gns.noise.trust_region import TrustRegion
 from rl_gns.rundir import RunDir, write_text
+from rl_gns.study.confounds import AtBatchSize, by_batch_size, limit_means
 from rl_gns.study.predict import from_records
 
 COLUMNS = (
@@ -37,7 +39,7 @@ COLUMNS = (
     "epochs",
     "reached",
 )
-"""Columns of points.csv, those of McCandlish et al.'s Atari fronts first."""
+"""Columns of points.csv, those of McCandlish et al.'s Atari fronts first; then `variant`, where a sweep has them."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,14 @@ class Cell:
     """Its learning rate is the one that stands for its batch size in the front."""
     prediction: GoalPrediction | None
     """From this run's own noise scales up to the goal; None where it was not reached."""
+    variant: str = ""
+    """Of the sweep; empty where it has none."""
+    approx_kl: float | None = None
+    """Mean over the optimizer steps to the goal (to the run's end where it was not reached), nats."""
+    clip_fraction: float | None = None
+    """Likewise, of rows."""
+    grad_clip_fraction: float | None = None
+    """Likewise, of optimizer steps."""
 
 
 @dataclass(frozen=True)
@@ -86,10 +96,18 @@ class GoalFront:
     """B_crit from the noise scales of the same runs."""
     held: Comparison | None
     """Predicted over swept; None where either is missing."""
+    variant: str = ""
+    """Of the sweep; empty where it has none."""
+    limits_met: tuple[AtBatchSize, ...] = ()
+    """KL, clip fraction and gradient-clip rate of the chosen cells, a batch size each."""
+    limited_by: str | None = None
+    """`trust region`: S_min is the clip's, and front.b_crit the fit's knee but no critical batch size."""
+    trust_region: TrustRegion | None = None
+    """What wider clips say; None where no variant differs in nothing but the clip."""
 
 
-def read_cells(path: Path, configs: Mapping[str, RunConfig]) -> list[Cell]:
-    """Every finished cell at each of its goals, in the order of the grid."""
+def read_cells(path: Path, configs: Mapping[str, RunConfig], variant: str = "") -> list[Cell]:
+    """Every finished cell of one variant at each of its goals, in the order of the grid."""
     results = {name: RunDir(path / name).read_result() for name in configs}
     done = {name: (configs[name], result) for name, result in results.items() if result is not None}
     valid = _valid_env_steps(list(done.values()))
@@ -97,7 +115,7 @@ def read_cells(path: Path, configs: Mapping[str, RunConfig]) -> list[Cell]:
     for name, (config, result) in done.items():
         records = [r for r in RunDir(path / name).records() if r["batch_env_steps"]]
         cells += [_cell(name, config, result, goal, records, valid[config.batch.size]) for goal in result["goals"]]
-    return _chosen(cells)
+    return [dataclasses.replace(c, variant=variant) for c in _chosen(cells)]
 
 
 def _valid_env_steps(done: list[tuple[RunConfig, dict[str, Any]]]) -> dict[int, float]:
@@ -127,6 +145,7 @@ def _cell(
         batch_env_steps=valid,
         chosen=False,
         prediction=_predict(records, goal["optimizer_steps"], config) if goal["reached"] else None,
+        **limit_means(records, at["optimizer_steps"]),
     )
 
 
@@ -175,6 +194,8 @@ def goal_front(cells: Sequence[Cell], config: RunConfig) -> GoalFront:
         largest_useful_batch=largest_useful_batch(size, env_steps) if enough else None,
         predicted=predicted,
         held=hold_against(vars(predicted), vars(front)) if predicted and front else None,
+        variant=cells[0].variant,
+        limits_met=by_batch_size(cells),
     )
 
 
@@ -190,16 +211,19 @@ def _front(cells: Sequence[Cell], epochs: int) -> tuple[Front | None, str | None
         return None, str(error)
 
 
-def write_points(path: Path, cells: Sequence[Cell], config: RunConfig) -> None:
+def write_points(path: Path, cells: Sequence[Cell], configs: Mapping[str, RunConfig]) -> None:
     """points.csv: a line a cell and goal, all learning rates. Where `reached` is 0, S and E are the run's end, at which
     it is censored; collapsed runs, of which no more steps would make a crossing, are left out (sweep.json counts them).
+    `configs`: variant -> its settings.
     """
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")
-    lines.writerow(COLUMNS)
+    named = any(configs)
+    lines.writerow([*COLUMNS, *(["variant"] if named else [])])
     for c in cells:
         if c.reached or not c.collapsed:
             values = (c.goal_return, c.batch_env_steps, c.optimizer_steps, c.env_steps)
-            facts = (c.seed, c.learning_rate, config.batch.epochs, int(c.reached))
-            lines.writerow([config.env, *(f"{value:.10g}" for value in values), *facts])
+            facts = (c.seed, c.learning_rate, configs[c.variant].batch.epochs, int(c.reached))
+            of = [c.variant] if named else []
+            lines.writerow([configs[c.variant].env, *(f"{value:.10g}" for value in values), *facts, *of])
     write_text(path, text.getvalue())

@@ -34,8 +34,9 @@ class Grid:
 
 
 def load_grid(path: Path) -> tuple[RunConfig, Grid]:
-    """A sweep's file: a run's settings, and a [sweep] table."""
+    """A sweep's file: a run's settings, and a [sweep] table. What its variants change: `study.variants`."""
     values = load_toml(path)
+    values.pop("variants", None)
     table = values.pop("sweep", None)
     if not isinstance(table, dict):
         raise ConfigError(f"--config: {path.name} has no [sweep] table: batch_sizes, learning_rates, seeds")

@@ -31,6 +31,8 @@ class GoalHeld:
 
     game: str
     goal_return: float
+    variant: str
+    """Of the sweep; empty where it has none."""
     predicted: PooledPrediction | RunPrediction | None
     """From the sweep's cells of the chosen rates that reached it, or from the one run up to there; None where nothing
     is known."""
@@ -43,18 +45,24 @@ class GoalHeld:
     held: Comparison | None
 
 
-def pooled(path: Path) -> dict[tuple[float, int], PooledPrediction]:
-    """(goal, epochs) -> prediction from the cells of a sweep's directory; empty where no sweep.json is there."""
+def pooled(path: Path) -> dict[tuple[float, int, str], PooledPrediction]:
+    """(goal, epochs, variant) -> prediction from the cells of a sweep's directory; empty without a sweep.json."""
     if not (path / SWEEP).is_file():
         return {}
     saved = read_json(path / SWEEP)
-    groups: dict[tuple[float, int], list[tuple[GoalPrediction, int]]] = {}
+    groups: dict[tuple[float, int, str], list[tuple[GoalPrediction, int]]] = {}
     for cell in saved["cells"]:
         prediction = cell["prediction"] or {}
         if cell["chosen"] and cell["reached"] and prediction.get("s_min") is not None:
-            run = _goal_prediction(prediction, saved["config"]["batch"]["minibatches"])
-            groups.setdefault((cell["goal_return"], run.epochs), []).append((run, cell["batch_size"]))
+            variant = cell.get("variant", "")
+            run = _goal_prediction(prediction, _batch(saved, variant)["minibatches"])
+            groups.setdefault((cell["goal_return"], run.epochs, variant), []).append((run, cell["batch_size"]))
     return {key: pool_runs(*zip(*runs, strict=True)) for key, runs in groups.items()}
+
+
+def _batch(saved: dict[str, Any], variant: str) -> dict[str, Any]:
+    """The [batch] settings of one variant of a sweep; of the sweep itself where it has none."""
+    return saved.get("variants", {}).get(variant, saved)["config"]["batch"]
 
 
 def _goal_prediction(saved: dict[str, Any], minibatches: int) -> GoalPrediction:
@@ -66,11 +74,10 @@ def _goal_prediction(saved: dict[str, Any], minibatches: int) -> GoalPrediction:
 def predict_sweep(path: Path) -> list[GoalHeld]:
     """Each goal of the sweep in `path`: its cells' prediction beside the knee."""
     saved, predictions = read_json(path / SWEEP), pooled(path)
-    epochs = saved["config"]["batch"]["epochs"]
     found = []
     for goal in saved["fronts"]:
-        front = goal["front"]
-        predicted = predictions.get((goal["goal_return"], front["epochs"] if front else epochs))
+        variant = goal.get("variant", "")
+        predicted = predictions.get((goal["goal_return"], _batch(saved, variant)["epochs"], variant))
         found.append(_held(saved, goal, predicted, vars(predicted) if predicted else None))
     return found
 
@@ -81,23 +88,26 @@ def goals_of_a_run(path: Path, part: str = "policy") -> list[GoalHeld]:
         return []
     saved, run = read_json(path.resolve().parent / SWEEP), RunDir(path)
     config, records, found = run.config(), list(run.records()), []
-    fronts = {goal["goal_return"]: goal for goal in saved["fronts"]}
+    fronts = {(goal["goal_return"], goal.get("variant", "")): goal for goal in saved["fronts"]}
     for cell in saved["cells"]:
         if cell["name"] == path.resolve().name and cell["reached"]:
             until = [r for r in records if r["optimizer_steps"] <= cell["optimizer_steps"]]
             predicted = from_records(until, config, part, CONFIDENCE)
             flat = vars(goal_prediction(predicted)) if predicted else None
-            found.append(_held(saved, fronts[cell["goal_return"]], predicted, flat))
+            goal = fronts[cell["goal_return"], cell.get("variant", "")]
+            found.append(_held(saved, goal, predicted, flat))
     return found
 
 
 def _held(saved: dict[str, Any], goal: dict[str, Any], predicted: Any, flat: dict[str, Any] | None) -> GoalHeld:
+    variant = goal.get("variant", "")
     return GoalHeld(
         game=saved["config"]["env"],
         goal_return=goal["goal_return"],
+        variant=variant,
         predicted=predicted,
         swept=goal["front"],
-        swept_rollout=a_rollout(goal["front"], saved["config"]["batch"]["minibatches"]) if goal["front"] else None,
+        swept_rollout=a_rollout(goal["front"], _batch(saved, variant)["minibatches"]) if goal["front"] else None,
         no_front=goal.get("no_front"),
         held=hold_against(flat, goal["front"]) if flat and goal["front"] else None,
     )
@@ -109,7 +119,8 @@ def words(goals: list[GoalHeld]) -> list[str]:
 
 
 def _goal_words(goal: GoalHeld) -> list[str]:
-    lines, found = [f"{goal.game}, goal {goal.goal_return:g}:"], goal.predicted
+    which = f"{goal.game}{goal.variant and f' ({goal.variant})'}"
+    lines, found = [f"{which}, goal {goal.goal_return:g}:"], goal.predicted
     if found is None:
         lines.append("  predicted: nothing, no noise scale is known up to there")
     elif isinstance(found, RunPrediction):

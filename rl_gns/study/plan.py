@@ -28,10 +28,10 @@ from rl_gns.rundir import KEEP_CHECKPOINTS, RunDir
 from rl_gns.study.build import checked, make_learner, rollout_bytes
 from rl_gns.study.calibrate import Calibration, calibrate
 from rl_gns.study.goals import evaluations_due
-from rl_gns.study.grid import cell_configs, load_grid
 from rl_gns.study.room import Room, room, warnings
 from rl_gns.study.sweep import check_directories, finished, lender
 from rl_gns.study.train import Keeper
+from rl_gns.study.variants import in_order, load_variants, variant_cells
 
 State = Literal["missing", "begun", "finished", "reused"]
 
@@ -105,7 +105,7 @@ def plan_file(
     if not (math.isfinite(seconds) and seconds >= 0):
         raise ConfigError(f"--seconds: {seconds:g} will not do; 30 is the default, 0 is no calibration")
     if "sweep" in load_toml(file):
-        path, configs = home(None), cell_configs(*load_grid(file))
+        path, configs = home(None), in_order(variant_cells(load_variants(file)))
         check_directories(path, reuse, cells_at_once)
         return plan(configs, {name: path / name for name in configs}, cells_at_once, reuse, seconds, watch)
     for flag, given in (("reuse", reuse), ("cells-at-once", cells_at_once)):

@@ -32,6 +32,8 @@ class GoalRun:
     seed: int | None = None
     num_envs: int | None = None
     env_steps: float | None = None
+    variant: str = ""
+    """Of a sweep whose runs differ in more than B, rate and seed; empty where there is none."""
 
 
 def _number(low: float, high: float) -> Callable[[str], float]:
@@ -74,6 +76,7 @@ OPTIONAL: dict[str, Callable[[str], Any]] = {
     "seed": _whole(0, 2**63),
     "num_envs": _whole(1, 10**12),
     "env_steps": _number(1, 1e18),
+    "variant": str,
 }
 COLUMNS = REQUIRED | OPTIONAL
 

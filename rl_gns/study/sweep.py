@@ -21,10 +21,12 @@ from rl_gns.distributed import session, tasks
 from rl_gns.records import UpdateRecord
 from rl_gns.rundir import RunDir, take_lock, write_json, write_text
 from rl_gns.study.build import make_learner, object_store_bytes
-from rl_gns.study.fronts import GoalFront, goal_front, read_cells, write_points
-from rl_gns.study.grid import Grid, cell_configs
+from rl_gns.study.confounds import judged
+from rl_gns.study.fronts import Cell, GoalFront, goal_front, read_cells, write_points
+from rl_gns.study.grid import Grid
 from rl_gns.study.sitting import Event, batches
 from rl_gns.study.train import Keeper
+from rl_gns.study.variants import Variants, in_order, variant_cells
 
 ERROR = "error.txt"
 """In a cell's directory: the traceback of the failure that ended its last sitting."""
@@ -57,9 +59,13 @@ def sweep(
     watch: Watch,
     cells_at_once: int = 0,
     reuse: Sequence[Path] = (),
+    variants: Variants | None = None,
 ) -> Sweep:
-    """Run what is missing, fit every goal, and write sweep.json and points.csv. ConfigError: the user's mistakes."""
-    configs = cell_configs(config, grid)
+    """Run what is missing, fit every goal (of every variant, where there are some: they alone are run), and write
+    sweep.json and points.csv. ConfigError: the user's mistakes."""
+    variants = variants or {"": (config, grid)}
+    of_variant = variant_cells(variants)
+    configs = in_order(of_variant)
     check_directories(path, reuse, cells_at_once)
     make_learner(next(iter(configs.values())))
     path.mkdir(parents=True, exist_ok=True)
@@ -69,13 +75,24 @@ def sweep(
                 watch.say(name, "reused")
         missing = {name: cell for name, cell in configs.items() if not finished(path / name, cell)}
         failed = _Cells(missing, path, watch).run(cells_at_once)
-        cells = read_cells(path, configs)
-        goals = [[c for c in cells if c.goal_return == goal] for goal in config.goals]
-        result = Sweep([goal_front(each, config) for each in goals if each], failed)
-        write_points(path / "points.csv", cells, config)
+        cells = [cell for name, its in of_variant.items() for cell in read_cells(path, its, name)]
+        settings = {name: each for name, (each, _) in variants.items()}
+        result = Sweep(_fronts(cells, config.goals, settings), failed)
+        write_points(path / "points.csv", cells, settings)
         saved = {"config": dataclasses.asdict(config), "grid": dataclasses.asdict(grid), "cells": cells}
+        named = {n: {"config": dataclasses.asdict(c), "grid": dataclasses.asdict(g)} for n, (c, g) in variants.items()}
+        saved |= {"variants": named} if any(variants) else {}
         write_json(path / "sweep.json", saved | dataclasses.asdict(result))
     return result
+
+
+def _fronts(cells: list[Cell], goals: Sequence[float], settings: dict[str, RunConfig]) -> list[GoalFront]:
+    """A front a goal and variant, in that order."""
+    groups = {(goal, name): [] for goal in goals for name in settings}
+    for cell in cells:
+        if (cell.goal_return, cell.variant) in groups:
+            groups[cell.goal_return, cell.variant].append(cell)
+    return judged([goal_front(each, settings[name]) for (_, name), each in groups.items() if each], settings)
 
 
 def check_directories(path: Path, reuse: Sequence[Path], cells_at_once: int) -> None:

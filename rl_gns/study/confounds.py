@@ -1,0 +1,112 @@
+"""What else than gradient noise may set the floor of a front: how hard its runs met their limits, and what widening
+the clip does to the floor."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rl_gns.config import RunConfig, identity
+from rl_gns.config_file import from_table
+from rl_gns.noise.front import Front
+from rl_gns.noise.trust_region import TrustRegion, judge
+from rl_gns.rundir import read_json
+
+if TYPE_CHECKING:
+    from rl_gns.study.fronts import Cell, GoalFront
+
+LIMITS = ("approx_kl", "clip_fraction", "grad_clip_fraction")
+"""Fields of a record, means over the optimizer steps of a rollout."""
+
+
+@dataclass(frozen=True)
+class AtBatchSize:
+    """How hard the runs of the chosen learning rate met their limits, at one batch size."""
+
+    batch_size: int
+    runs: int
+    approx_kl: float | None
+    """Nats, collecting to updated policy: mean over the optimizer steps of a run to the goal, then over runs. None
+    where no rollout ended before the goal."""
+    clip_fraction: float | None
+    """Of rows, likewise; 0 without a clip."""
+    grad_clip_fraction: float | None
+    """Of optimizer steps, likewise."""
+
+
+def limit_means(records: Sequence[Mapping[str, Any]], until: float) -> dict[str, float | None]:
+    """Mean of each of `LIMITS` over the rollouts up to `until` optimizer steps; each gives as many steps."""
+    before = [r for r in records if r["optimizer_steps"] <= until]
+    return {name: _mean([r[name] for r in before]) for name in LIMITS}
+
+
+def by_batch_size(cells: Sequence[Cell]) -> tuple[AtBatchSize, ...]:
+    """Of the cells that stand for their batch size in one front, ascending."""
+    found = []
+    for size in sorted({c.batch_size for c in cells if c.chosen}):
+        here = [c for c in cells if c.chosen and c.batch_size == size]
+        found.append(AtBatchSize(size, len(here), *(_mean([getattr(c, name) for c in here]) for name in LIMITS)))
+    return tuple(found)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def judged(fronts: Sequence[GoalFront], configs: Mapping[str, RunConfig]) -> list[GoalFront]:
+    """The fronts, those of variants that differ in nothing but the clip with what widening it does to the floor."""
+    said = verdicts({(f.variant, f.goal_return): f.front for f in fronts}, configs)
+    return [
+        dataclasses.replace(f, trust_region=found, limited_by=found.limited_by)
+        if (found := said.get((f.variant, f.goal_return)))
+        else f
+        for f in fronts
+    ]
+
+
+def verdicts(
+    fronts: Mapping[tuple[str, float], Front | None], configs: Mapping[str, RunConfig]
+) -> dict[tuple[str, float], TrustRegion]:
+    """(variant, goal) -> verdict, for variants that have others which differ in nothing but the clip."""
+    found = {}
+    for clips in clip_families(configs):
+        for goal in dict.fromkeys(goal for _, goal in fronts):
+            here = {name: clip for name, clip in clips.items() if (name, goal) in fronts}
+            each = judge(here, {name: fronts[name, goal] for name in here})
+            found |= {(name, goal): verdict for name, verdict in each.items()}
+    return found
+
+
+def clip_families(configs: Mapping[str, RunConfig]) -> list[dict[str, float]]:
+    """Variants that differ in nothing but the clip range, two or more: name -> clip range of each."""
+    families: list[tuple[dict, dict[str, float]]] = []
+    for name, config in configs.items():
+        rest = identity(dataclasses.replace(config, learner=dataclasses.replace(config.learner, clip_range=0.0)))
+        known = next((members for other, members in families if other == rest), None)
+        if known is None:
+            families.append((rest, known := {}))
+        known[name] = config.learner.clip_range
+    return [members for _, members in families if len(members) > 1]
+
+
+def mark(fits: Sequence[dict[str, Any]], directory: Path) -> None:
+    """Add `limited_by` and `trust_region` to the objects of `rl-gns fit DIR`, as its sweep.json describes the variants;
+    both None where there are none."""
+    saved = read_json(directory / "sweep.json") if (directory / "sweep.json").is_file() else {}
+    configs = {name: from_table(v["config"], RunConfig()) for name, v in saved.get("variants", {}).items()}
+    names = [field.name for field in dataclasses.fields(Front)]
+    fronts = {
+        (fit["variant"], fit["goal_return"]): None if fit["rms_log"] is None else Front(**{n: fit[n] for n in names})
+        for fit in fits
+    }
+    said = verdicts({key: front for key, front in fronts.items() if key[0] in configs}, configs)
+    for fit in fits:
+        verdict = said.get((fit["variant"], fit["goal_return"]))
+        fit["limited_by"] = verdict and verdict.limited_by
+        fit["trust_region"] = verdict and dataclasses.asdict(verdict)
