@@ -144,7 +144,10 @@ class CheckpointConfig:
     """What a killed run goes on from."""
 
     every_env_steps: int = 50_000
-    """Checkpoint at multiples of this many env steps."""
+    """Checkpoint at multiples of this many env steps; the last two are kept."""
+    keep: tuple[int, ...] = ()
+    """Checkpoint too at the first rollout that reaches each of these env steps, and never delete it: for
+    `rl-gns branch --at`."""
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,7 @@ READ_ELSEWHERE = {
     "stop_at_goal",
     "evaluation_episodes",
     "checkpoint.every_env_steps",
+    "checkpoint.keep",  # tests/test_branch.py
     "control.part",  # control.*: tests/noise/test_controller.py, and inside a run tests/test_control.py
     "control.estimator",
     "control.kappa",
