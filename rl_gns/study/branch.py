@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from rl_gns.config import ConfigError, RunConfig
-from rl_gns.learn.learner import NonFiniteGradient
 from rl_gns.noise.branching import Bracket, Judgement, bracket, confidence_of, judge, mean_interval, of_rules
 from rl_gns.noise.run_prediction import Interval
 from rl_gns.records import UpdateRecord
@@ -110,21 +109,12 @@ def scored_batches(config: RunConfig, state: dict[str, Any] | None, looks: Seque
 
 
 def _scored(config: RunConfig, state: dict[str, Any] | None, looks: Sequence[Look]) -> Iterator[Event]:
-    """Events are held back from each record to the next: what follows the last waits for its score."""
-    learner, held = make_learner(config), list[Event]()
-    try:
-        for event in sitting(config, learner, state, looks):
-            if isinstance(event, UpdateRecord):
-                yield from held
-                held = []
-            held.append(event)
-    except NonFiniteGradient:
-        yield from held
-        raise
-    if isinstance(held[0], UpdateRecord):
-        score, env_steps = evaluate(config, learner.weights(), EVALUATED_AT)
-        held[0] = dataclasses.replace(held[0], evaluation_return=score, evaluation_env_steps=env_steps)
-    yield from held
+    learner = make_learner(config)
+    for event in sitting(config, learner, state, looks):
+        if isinstance(event, UpdateRecord) and event.env_steps >= config.total_env_steps:
+            score, env_steps = evaluate(config, learner.weights(), EVALUATED_AT)
+            event = dataclasses.replace(event, evaluation_return=score, evaluation_env_steps=env_steps)
+        yield event
 
 
 def _words(result: dict[str, Any]) -> str:
