@@ -17,6 +17,7 @@ OPTIONS = {
     "train": options.TrainOptions(),
     "measure": options.MeasureOptions(),
     "sweep": options.SweepOptions(),
+    "branch": options.BranchOptions(),
     "predict": options.PredictOptions(),
     "bench": options.BenchOptions(),
     "selftest": options.SelftestOptions(),
@@ -52,7 +53,7 @@ def test_commands_are_real(command):
     verb, *rest = arguments
     assert verb in verbs.VERBS
     if verb in OPTIONS:
-        check(OPTIONS[verb], rest)
+        check(OPTIONS[verb], rest[1:] if verb == "branch" else rest)
 
 
 def test_every_verb_and_preset_is_named():

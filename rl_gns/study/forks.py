@@ -125,7 +125,7 @@ def read_fork(run: Path, checkpoint: Path) -> Fork:
 
 def branch_seed(config: RunConfig, k: int) -> int:
     """The seed of the k-th set of branches: its streams are neither the run's nor another set's."""
-    return int(np.random.SeedSequence(config.seed, spawn_key=(5, k)).generate_state(1)[0])
+    return int(np.random.SeedSequence(config.seed, spawn_key=(6, k)).generate_state(1)[0])
 
 
 def branch_base(fork: Fork, k: int) -> RunConfig:
