@@ -1,4 +1,4 @@
-"""The worlds: Atari games, CartPole, and bandits and a chain with a known answer, behind one interface.
+"""The worlds: Atari games, CartPole, and bandits, a chain and a quadratic with a known answer, behind one interface.
 
 They know nothing of learning. Importing this loads neither gymnasium nor ale_py; making a world does.
 """
@@ -43,6 +43,10 @@ def make_vec(name: str, n_columns: int, options: AtariOptions, seeds: Sequence[i
         from envs.chain import ChainWorld
 
         return ChainWorld(n_columns, seeds)
+    if name == "Quadratic":
+        from envs.quadratic import QuadraticWorld
+
+        return QuadraticWorld(n_columns, seeds)
     from envs.bandits import ARMS, BanditWorld
 
     return BanditWorld(n_columns, seeds, ARMS[name])

@@ -11,7 +11,7 @@ from typing import Literal
 
 from envs.options import AtariOptions
 
-VECTOR_WORLDS = ("CartPole", "Bandit", "EpisodicBandit", "EchoedBandit", "Chain")
+VECTOR_WORLDS = ("CartPole", "Bandit", "EpisodicBandit", "EchoedBandit", "Chain", "Quadratic")
 TWO_PLAYER_ONLY_ROMS = frozenset({"combat", "joust", "maze_craze", "warlords"})
 """ale-py ships these ROMs but no one-player mode for them."""
 

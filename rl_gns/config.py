@@ -59,8 +59,8 @@ class LearnerConfig:
     network: Literal["auto", "nature", "small", "mlp", "linear"] = "auto"
     """nature: the Nature CNN. small: 16/32/32 filters at stride 2, for 42 x 42. mlp: two tanh layers of 64. linear: no
     bias, for worlds with a known answer. auto: nature from 84 pixels on, small below, mlp for vectors."""
-    optimizer: Literal["adam", "rmsprop"] = "adam"
-    """adam (eps 1e-5) or rmsprop (alpha 0.99, eps 1e-5: McCandlish et al. 2018, A.4.2)."""
+    optimizer: Literal["adam", "rmsprop", "sgd"] = "adam"
+    """adam (eps 1e-5), rmsprop (alpha 0.99, eps 1e-5: McCandlish et al. 2018, A.4.2), or sgd (no momentum)."""
     learning_rate: float = 2.5e-4
     """Of the optimizer, at the start."""
     schedule: Literal["constant", "linear"] = "constant"

@@ -247,6 +247,8 @@ def _device(wanted: str) -> str:
 def _optimizer(name: str, network: torch.nn.Module, learning_rate: float) -> torch.optim.Optimizer:
     if name == "rmsprop":
         return torch.optim.RMSprop(network.parameters(), lr=learning_rate, alpha=0.99, eps=OPTIMIZER_EPS)
+    if name == "sgd":
+        return torch.optim.SGD(network.parameters(), lr=learning_rate)
     return torch.optim.Adam(network.parameters(), lr=learning_rate, eps=OPTIMIZER_EPS, fused=True)
 
 

@@ -7,9 +7,11 @@ import os
 from collections.abc import Iterator
 
 import envs
+from envs import quadratic
 from rl_gns.config import ConfigError, RunConfig
 from rl_gns.config_rules import validate
 from rl_gns.learn.learner import Learner
+from rl_gns.learn.quadratic import QuadraticLearner
 from rl_gns.rollout.sources import LocalSource, SegmentSource
 
 STORE_ROLLOUTS = 3
@@ -37,8 +39,11 @@ def make_learner(config: RunConfig) -> Learner:
     world = envs.make_vec(config.env, 1, config.atari, [0])
     shape = (world.frame_shape, world.frame_stack, world.n_actions)
     world.close()
+    protocol = envs.protocol(config.env, config.atari)
     try:
-        return Learner(config, *shape, env_protocol=envs.protocol(config.env, config.atari))
+        if config.env == "Quadratic":
+            return QuadraticLearner(config, quadratic.CURVATURE, quadratic.pushed_minimum, protocol)
+        return Learner(config, *shape, env_protocol=protocol)
     except ValueError as error:
         raise ConfigError(f"--{error}") from None
 

@@ -38,6 +38,7 @@ CASES = {
     "episodic-bandit": Case("EpisodicBandit"),
     "echoed-bandit": Case("EchoedBandit"),
     "chain": Case("Chain"),
+    "quadratic": Case("Quadratic"),
 }
 ATARI = [key for key, case in CASES.items() if envs.spec(case.name).kind == "pixels"]
 every_case = pytest.mark.parametrize("key", CASES)

@@ -17,7 +17,7 @@ def test_known_worlds_are_those_that_ale_py_registers():
 
     gymnasium.register_envs(ale_py)
     games = {name[len("ALE/") : -len("-v5")] for name in gymnasium.registry if name.startswith("ALE/")}
-    assert set(envs.known()) == games | {"CartPole", "Bandit", "EpisodicBandit", "EchoedBandit", "Chain"}
+    assert set(envs.known()) == games | {"CartPole", "Bandit", "EpisodicBandit", "EchoedBandit", "Chain", "Quadratic"}
     assert len(set(envs.known())) == len(envs.known())
     assert all(envs.spec(name).name == name for name in envs.known())
 

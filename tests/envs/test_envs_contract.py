@@ -39,7 +39,7 @@ def test_shapes_dtypes_and_spaces(key):
     first = world.reset()
     assert first.shape == (N_COLUMNS, *stack, *world.frame_shape) and first.dtype == world.frame_dtype
     assert world.frame_dtype == (np.uint8 if pixels else np.float32)
-    assert world.n_columns == N_COLUMNS and world.n_actions >= 2 and world.episode_start.all()
+    assert world.n_columns == N_COLUMNS and world.n_actions >= 1 and world.episode_start.all()
     assert rows.observation.shape[1:] == first.shape and rows.observation.dtype == first.dtype
     assert all(field.shape == rows.valid.shape for field in rows[1:])
     assert [field.dtype.name for field in rows[1:]] == ["float32"] * 2 + ["bool"] * 4
