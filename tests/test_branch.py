@@ -221,6 +221,17 @@ def test_a_killed_process_goes_on_to_the_same_bits(branched, run, tmp_path):
     assert json.loads(done.stdout)["reference"]["scores"] == {str(k): s for k, s in result.reference.scores.items()}
 
 
+@pytest.mark.slow
+@pytest.mark.cluster
+def test_branches_on_ray_give_the_scores_of_branches_in_turn(branched, run, tmp_path):
+    few = replaced(PLAN, batch_sizes=(256,), learning_rate_rules=("none",), seeds=2)
+    heard = Heard()
+    result = branch(run, 1000, few, tmp_path, lambda n: heard, cells_at_once=2)
+    assert result.failed == {} and len(heard.trained) == 4
+    serial = next(row for row in branched[0].rows if (row.batch_size, row.rule) == (256, "none"))
+    assert result.rows[0].scores == {k: serial.scores[k] for k in range(2)}
+
+
 def test_a_policy_that_stands_still_gains_nothing_and_nothing_passes(tmp_path):
     """The negative control: with a rate of 1e-12 every branch is as good as the reference, and none passes."""
     still = config(SMALL, {"learner": {"learning_rate": 1e-12}, "total_env_steps": 600, "evaluation_episodes": 10})
