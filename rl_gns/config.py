@@ -145,7 +145,10 @@ class CheckpointConfig:
     """What a killed run goes on from."""
 
     every_env_steps: int = 50_000
-    """Checkpoint at multiples of this many env steps."""
+    """Checkpoint at multiples of this many env steps; the last two are kept."""
+    keep: tuple[int, ...] = ()
+    """Checkpoint too at the first rollout that reaches each of these env steps, and never delete it: for
+    `rl-gns branch --at`."""
     exact_resume: bool = False
     """For worlds that cannot be saved (Atari): seed all columns anew at every checkpoint, so that a run which is killed
     and one which is not are the same to the bit. The episodes under way are cut there, and no return counts them."""

@@ -54,6 +54,8 @@ def _check_least(config: RunConfig) -> None:
             raise ConfigError(f"--{key}: {value} is too small; the least is {least}")
     if not all(math.isfinite(goal) for goal in config.goals) or len(set(config.goals)) < len(config.goals):
         raise ConfigError(f"--goals: {list(config.goals)}: finite returns, each once, are wanted")
+    if config.checkpoint.keep and min(config.checkpoint.keep) < 1:
+        raise ConfigError(f"--checkpoint.keep: {min(config.checkpoint.keep)} is too small; the least is 1")
     if config.seed >= 1 << 63:
         raise ConfigError(f"--seed: {config.seed} is too large; the greatest is {(1 << 63) - 1}")
     if config.learner.threads > 256:

@@ -87,6 +87,43 @@ class PlanOptions:
 
 
 @dataclass(frozen=True)
+class BranchOptions:
+    """Fork a checkpoint of RUN at several batch sizes over the same env steps, and say which of them lose nothing that
+    matters: the batch that is useful near that moment. The same command again runs what is missing. Exit code 1 where
+    a branch failed."""
+
+    at: int = 0
+    """Fork the newest checkpoint that the run had written by this env step; 0: the newest. A run keeps its last two,
+    and those of --checkpoint.keep."""
+    batch_sizes: tuple[int, ...] = ()
+    """B of the branches, env steps; the reference joins them."""
+    reference: int = 0
+    """The batch size that all are held against, at the rate in use at the fork; 0: the one in use there."""
+    env_steps: int = 0
+    """Further env steps of each branch, which ends with the rollout nearest to it; 0: 8 rollouts of the largest."""
+    seeds: int = 5
+    """Branches of each batch size and rule; fewer than 5 give numbers but no verdict."""
+    learning_rate_rules: tuple[Literal["none", "sqrt", "linear"], ...] = ()
+    """How the learning rate goes with B / reference; a batch passes under its better rule. None given: none and sqrt
+    for Adam, none and linear for the others."""
+    tolerance: float = 0.25
+    """A batch passes where it surely loses less than this part of the reference's gain. By the model 0.25 marks a third
+    of B_crit, 0.5 B_crit itself, where the reference is far below it."""
+    evaluation_episodes: int = 0
+    """Complete episodes that score a branch at its end; 0: the run's evaluation_episodes."""
+    burn_in_env_steps: int = 1024
+    """Each new column plays so many under the forked policy before any counts."""
+    run_dir: str = ""
+    """Where the branches lie; by default in RUN/branches."""
+    actors: int = 0
+    """Ray actors of each branch that host its collectors; 0: in its own process."""
+    cells_at_once: int = 0
+    """Branches that run at once, as Ray tasks; as `rl-gns sweep` has it."""
+    json: bool = False
+    """Print branch.json, and nothing else on standard output."""
+
+
+@dataclass(frozen=True)
 class PredictOptions:
     """The front that noise scales predict, from a directory alone: `rl-gns predict DIR`. A sweep's: each goal, beside
     the knee that it found. A run's; where it is a cell of a sweep, also beside the knees of the goals it reached."""

@@ -25,6 +25,7 @@ from rl_gns.config_file import load, to_toml
 from rl_gns.records import RunResult, UpdateRecord, to_json
 
 KEEP_CHECKPOINTS = 2
+"""The newest so many, and those that `checkpoint.keep` asks for."""
 TENSORBOARD = "tensorboard"
 """The folder of event files, for those who ask for them."""
 WRITE_LOCK = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
@@ -40,6 +41,7 @@ class RunDir:
         self.metrics = self.path / "metrics.jsonl"
         self.result = self.path / "result.json"
         self._checkpoints = self.path / "checkpoints"
+        self._keep: tuple[int, ...] = ()
         self._log: Any = None
         self._lock: Any = None
 
@@ -53,6 +55,7 @@ class RunDir:
             self._lock = take_lock(self.path / ".lock", self.path)
             self._check_config(config)
             write_text(self.path / "config.toml", to_toml(config))
+            self._keep = config.checkpoint.keep
         except OSError as error:
             raise ConfigError(f"--run-dir: {self.path}: {error.strerror}; give one that can be written") from None
 
@@ -138,8 +141,14 @@ class RunDir:
         except OSError as error:
             shutil.rmtree(draft, ignore_errors=True)
             raise self._unwritable(error) from None
-        for old in self.checkpoints()[:-KEEP_CHECKPOINTS]:
+        there = self.checkpoints()
+        for old in set(there[:-KEEP_CHECKPOINTS]) - self._for_good(there):
             shutil.rmtree(old)
+
+    def _for_good(self, there: list[Path]) -> set[Path]:
+        """Of each env step to keep, the first checkpoint that stands there or later."""
+        later = [[path for path in there if int(path.name) >= kept] for kept in self._keep]
+        return {paths[0] for paths in later if paths}
 
     def save_result(self, result: RunResult) -> None:
         """Written last: its presence means that the run finished."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import math
 import os
@@ -17,6 +18,7 @@ from rl_gns.config_file import find, load
 from rl_gns.flags import directories, parse, value_of
 from rl_gns.options import (
     BenchOptions,
+    BranchOptions,
     MeasureOptions,
     PlanOptions,
     PredictOptions,
@@ -171,6 +173,27 @@ def _to_stderr(words: str) -> None:
     print(words, file=sys.stderr, flush=True)
 
 
+def branch(arguments: list[str]) -> int:
+    """Fork a run at several batch sizes."""
+    runs = arguments[:1] if arguments and not arguments[0].startswith("-") else []
+    options = parse(BranchOptions, BranchOptions(), arguments[len(runs) :], "rl-gns branch RUN")
+    if not runs:
+        raise ConfigError("branch: which run? rl-gns branch RUN --at 200000 --batch-sizes 256 512 1024")
+    from rl_gns.study.branch import branch as run_branches
+    from rl_gns.study.branch_plan import Plan
+    from rl_gns.study.branch_table import show
+    from rl_gns.study.live import CellLines
+
+    plan = Plan(**{f.name: getattr(options, f.name) for f in dataclasses.fields(Plan)})
+    path = Path(options.run_dir) if options.run_dir else None
+    found = run_branches(Path(runs[0]), options.at, plan, path, CellLines, options.cells_at_once)
+    if options.json:
+        print(json.dumps(to_json(found)))
+    else:
+        show(found)
+    return int(bool(found.failed))
+
+
 def bench(arguments: list[str]) -> int:
     """Measure the parts and the whole."""
     preset = load(find(value_of(arguments, "config") or BenchOptions.config))
@@ -287,6 +310,7 @@ VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "measure": (measure, "freeze a policy and collect until its noise scale resolves"),
     "sweep": (sweep, "a grid of batch sizes, learning rates and seeds, and the knee of the front"),
     "plan": (plan, "what a sweep or a run will cost: cells, env steps, time, disk, memory, CPUs"),
+    "branch": (branch, "fork a run at several batch sizes: the largest that is useful near one moment"),
     "fit": (fit, "the knee of every front in a file of runs, with its interval"),
     "predict": (predict, "the front that a run's noise scales predict; of a sweep, beside its knee"),
     "status": (status, "how runs stand, from their directories alone"),
@@ -296,7 +320,7 @@ VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "report": (report, "plain words and figures from run directories"),
 }
 
-AGAIN = dict.fromkeys(("train", "sweep"), "run the same command again to go on from the last checkpoint")
+AGAIN = dict.fromkeys(("train", "sweep", "branch"), "run the same command again to go on from the last checkpoint")
 AGAIN |= {
     "verify-resume": "nothing was kept",
     "measure": "finished initialisations of a fresh policy are kept, the rest starts anew",

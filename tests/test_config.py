@@ -79,6 +79,7 @@ READ_ELSEWHERE = {
     "evaluation_episodes",
     "checkpoint.every_env_steps",
     "checkpoint.exact_resume",  # tests/test_verify_resume.py
+    "checkpoint.keep",  # tests/test_branch.py
     "control.part",  # control.*: tests/noise/test_controller.py, and inside a run tests/test_control.py
     "control.estimator",
     "control.kappa",

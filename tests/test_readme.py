@@ -18,6 +18,7 @@ OPTIONS = {
     "measure": options.MeasureOptions(),
     "sweep": options.SweepOptions(),
     "plan": options.PlanOptions(),
+    "branch": options.BranchOptions(),
     "predict": options.PredictOptions(),
     "bench": options.BenchOptions(),
     "selftest": options.SelftestOptions(),
@@ -53,7 +54,7 @@ def test_commands_are_real(command):
     verb, *rest = arguments
     assert verb in verbs.VERBS
     if verb in OPTIONS:
-        check(OPTIONS[verb], rest)
+        check(OPTIONS[verb], rest[1:] if verb == "branch" else rest)
 
 
 def test_every_verb_and_preset_is_named():

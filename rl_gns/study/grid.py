@@ -74,14 +74,19 @@ def cell_name(config: RunConfig) -> str:
     return f"B{config.batch.size}-lr{config.learner.learning_rate:g}-s{config.seed}-{config_id(config)}"
 
 
+def columns_per_collector(config: RunConfig, size: int) -> int:
+    """The configured columns of a collector, or all of a batch that has fewer."""
+    columns = max(1, size * config.batch.minibatches // config.batch.segment_steps)
+    return min(config.rollout.columns_per_collector, columns)
+
+
 def _cell(config: RunConfig, grid: Grid, size: int, rate: float, seed: int) -> RunConfig:
     """One torch thread unless the file asks for more: cells share the cores. A batch of fewer columns than a collector
     has gets a collector of just those; larger collectors are what makes large batches quick."""
     scaled = rate * (size / config.batch.size) ** RATE_POWERS[grid.learning_rate_rule]
     rounded = float(f"{scaled:.3g}")  # so that the number in a name is the number used
     threads = config.learner.threads or 1
-    columns = max(1, size * config.batch.minibatches // config.batch.segment_steps)
-    per_collector = min(config.rollout.columns_per_collector, columns)
+    per_collector = columns_per_collector(config, size)
     most = grid.max_optimizer_steps * size // config.batch.epochs or config.total_env_steps
     return checked(
         dataclasses.replace(

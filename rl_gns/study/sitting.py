@@ -69,10 +69,10 @@ def sitting(
 
 
 def _events(trainer: Trainer, seen: list[Look]) -> Iterator[Event]:
-    every, saved, caught = trainer.config.checkpoint.every_env_steps, trainer.env_steps, False
+    saved, caught = trainer.env_steps, False
     for record in _records(trainer, seen):
         yield record
-        if record.env_steps // every > saved // every:
+        if _checkpoint_is_due(trainer.config, saved, record.env_steps):
             saved, state = record.env_steps, trainer.state()
             yield Checkpoint(saved, state)
             if trainer.config.checkpoint.exact_resume and state["source"] is None:
@@ -82,6 +82,12 @@ def _events(trainer: Trainer, seen: list[Look]) -> Iterator[Event]:
             yield BadRows(trainer.learner.bad_rows)
     if trainer.env_steps > saved:
         yield Checkpoint(trainer.env_steps, trainer.state())
+
+
+def _checkpoint_is_due(config: RunConfig, saved: int, env_steps: int) -> bool:
+    """A multiple of `every_env_steps`, or one of those to keep, lies in (saved, env_steps]."""
+    every, keep = config.checkpoint.every_env_steps, config.checkpoint.keep
+    return env_steps // every > saved // every or any(saved < kept <= env_steps for kept in keep)
 
 
 def _records(trainer: Trainer, seen: list[Look]) -> Iterator[UpdateRecord]:
@@ -102,12 +108,17 @@ def _may_settle(new: Look, config: RunConfig) -> bool:
 
 
 def batches(config: RunConfig, state: dict[str, Any] | None, looks: Sequence[Look]) -> Iterator[list[Event]]:
-    """A sitting in lists of events, to travel between processes: a checkpoint leaves at once, and so does what came
-    before an error."""
+    """A sitting in lists of events."""
+    yield from in_batches(sitting(config, make_learner(config), state, looks))
+
+
+def in_batches(events: Iterator[Event]) -> Iterator[list[Event]]:
+    """Lists of events, to travel between processes: a checkpoint leaves at once, and so does what came before an
+    error."""
     batch: list[Event] = []
     since = time.monotonic()
     try:
-        for event in sitting(config, make_learner(config), state, looks):
+        for event in events:
             batch.append(event)
             if isinstance(event, Checkpoint) or time.monotonic() - since >= BATCH_SECONDS:
                 yield batch

@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,7 +25,7 @@ from rl_gns.study.confounds import judged
 from rl_gns.study.fronts import Cell, GoalFront, goal_front, read_cells, write_points
 from rl_gns.study.grid import Grid
 from rl_gns.study.sitting import Event, batches
-from rl_gns.study.train import Keeper
+from rl_gns.study.train import Keeper, Origin
 from rl_gns.study.variants import Variants, in_order, variant_cells
 
 ERROR = "error.txt"
@@ -74,7 +74,7 @@ def sweep(
             if _borrowed(name, cell, path, reuse):
                 watch.say(name, "reused")
         missing = {name: cell for name, cell in configs.items() if not finished(path / name, cell)}
-        failed = _Cells(missing, path, watch).run(cells_at_once)
+        failed = Cells(missing, path, watch, crossing_words).run(cells_at_once)
         cells = [cell for name, its in of_variant.items() for cell in read_cells(path, its, name)]
         settings = {name: each for name, (each, _) in variants.items()}
         result = Sweep(_fronts(cells, config.goals, settings), failed)
@@ -146,11 +146,22 @@ def together(one: RunConfig, n_cells: int, cells_at_once: int) -> int:
     return min(cells_at_once or most, n_cells)
 
 
-class _Cells:
+class Cells:
     """The cells that are to be run; this process keeps what they tell."""
 
-    def __init__(self, configs: Mapping[str, RunConfig], path: Path, watch: Watch):
-        self._configs, self._path, self._watch = configs, path, watch
+    def __init__(
+        self,
+        configs: Mapping[str, RunConfig],
+        path: Path,
+        watch: Watch,
+        words: Callable[[dict[str, Any]], str],
+        work: tasks.Work = batches,
+        origin: Callable[[RunConfig], Origin] | None = None,
+    ):
+        """`words` of a finished cell's result.json; `work(config, state, looks)` gives lists of events; `origin` is
+        where a cell starts that does not start afresh."""
+        self._configs, self._path, self._watch, self._words = configs, path, watch, words
+        self._work, self._origin = work, origin
         self._keepers: dict[str, Keeper] = {}
 
     def run(self, cells_at_once: int) -> dict[str, str]:
@@ -188,12 +199,12 @@ class _Cells:
         one = self._configs[names[0]]
         cores, at_once = len(os.sched_getaffinity(0)), together(one, len(names), cells_at_once)
         if at_once == 1 and not os.environ.get("RAY_ADDRESS"):
-            yield from tasks.in_turn(names, batches, self._start)
+            yield from tasks.in_turn(names, self._work, self._start)
             return
         store = max(at_once, 1) * max(object_store_bytes(cell) for cell in self._configs.values())
         with session.start(cores + at_once * one.actors, store):
             shape = tasks.shape(tasks.cluster_cpus(), one.learner.threads, one.actors, at_once)
-            yield from tasks.as_tasks(names, batches, self._start, shape)
+            yield from tasks.as_tasks(names, self._work, self._start, shape)
 
     def _start(self, name: str) -> tuple[Any, ...]:
         """Where a sitting of the cell begins; again after its process was lost."""
@@ -201,7 +212,9 @@ class _Cells:
 
     def _opened(self, name: str) -> Keeper:
         if name not in self._keepers:
-            keeper = Keeper(self._configs[name], self._path / name, lambda record: self._watch.show(name, record))
+            config, origin = self._configs[name], self._origin
+            begun = origin(config) if origin else None
+            keeper = Keeper(config, self._path / name, lambda record: self._watch.show(name, record), begun)
             keeper.open()
             self._keepers[name] = keeper
         return self._keepers[name]
@@ -213,9 +226,9 @@ class _Cells:
     def _finish(self, name: str) -> None:
         keeper = self._keepers.pop(name)
         (keeper.run.path / ERROR).unlink(missing_ok=True)
-        goals = keeper.finish()["goals"]
+        words = self._words(keeper.finish())
         keeper.close()
-        self._watch.say(name, "; ".join(_goal_words(goal) for goal in goals))
+        self._watch.say(name, words)
 
     def _fail(self, name: str, traceback: str) -> str:
         reason = traceback.strip().splitlines()[-1]
@@ -225,6 +238,11 @@ class _Cells:
             keeper.close()
         self._watch.say(name, f"FAILED: {reason}\n{traceback.rstrip()}")
         return reason
+
+
+def crossing_words(result: dict[str, Any]) -> str:
+    """What became of a sweep's cell, in a line."""
+    return "; ".join(_goal_words(goal) for goal in result["goals"])
 
 
 def _goal_words(goal: dict[str, Any]) -> str:

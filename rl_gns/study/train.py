@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +42,33 @@ def train(config: RunConfig, path: Path, watch: Watch = lambda record: None) -> 
         keeper.close()
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Where a run that does not start afresh starts: another run's checkpoint, as a trainer's state with no update."""
+
+    state: dict[str, Any]
+    provenance: dict[str, Any]
+    """Joins each sitting's entry of provenance.json."""
+
+
 class Keeper:
     """A run directory and its only writer: it says where a sitting begins, and keeps the events that come of it."""
 
-    def __init__(self, config: RunConfig, path: Path, watch: Watch = lambda record: None):
-        self.run, self._config, self._watch = RunDir(path), config, watch
+    def __init__(
+        self,
+        config: RunConfig,
+        path: Path,
+        watch: Watch = lambda record: None,
+        origin: Origin | None = None,
+    ):
+        self.run, self._config, self._watch, self._origin = RunDir(path), config, watch, origin
 
     def open(self) -> None:
-        """Take the directory; ConfigError where another process has it, or another experiment lies there."""
+        """Take the directory; ConfigError where another process has it, or another experiment lies there. A run with
+        an origin has it as its first checkpoint."""
         self.run.open(self._config)
+        if self._origin and not self.run.checkpoints():
+            self.run.save_checkpoint(0, self._origin.state)
 
     def over(self) -> bool:
         """It has finished, by its result and by this configuration."""
@@ -84,7 +103,8 @@ class Keeper:
         elif isinstance(event, Checkpoint):
             self.run.save_checkpoint(event.env_steps, event.state)
         elif isinstance(event, Began):
-            self.run.note_sitting({"command": command(), **event.provenance})
+            origin = self._origin.provenance if self._origin else {}
+            self.run.note_sitting({"command": command(), **event.provenance, **origin})
         elif isinstance(event, BadRows) and not (self.run.path / BAD_ROWS).exists():
             save_arrays(self.run.path / BAD_ROWS, event.rows)
 
