@@ -83,7 +83,7 @@ def inside(base: Path, script: str, cwd: Path, env: dict[str, str], timeout: flo
 
 
 def main() -> None:
-    """Become `unshare`, so that to kill this process is to end the machine; a child gives its user namespace the ids."""
+    """Become `unshare`, so that to kill this process is to end the machine; a child gives its namespace the ids."""
     inner = [_tool("unshare"), "--pid", "--mount", "--net", "--fork", "--kill-child", "--mount-proc", *sys.argv[1:]]
     reader, writer = os.pipe()
     os.set_inheritable(reader, True)
