@@ -6,6 +6,7 @@ this one's packages (there is no network to install from). Everything else comes
 
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -77,7 +78,10 @@ def settings(base: Path) -> dict:
 
 
 def last_json(said: str) -> dict:
-    return json.loads(next(line for line in reversed(said.splitlines()) if line.startswith("{")))
+    """What --json printed: on the terminal that ssh makes, other words may share its line."""
+    found = re.findall(r"\{\".*\}", said)
+    assert found, said
+    return json.loads(found[-1])
 
 
 def test_a_run_is_trained_on_the_cluster_and_the_same_command_finds_it_again(machine):

@@ -20,6 +20,7 @@ OPTIONS = {
     "predict": options.PredictOptions(),
     "bench": options.BenchOptions(),
     "selftest": options.SelftestOptions(),
+    "doctor": options.DoctorOptions(),
 }
 
 
