@@ -1,4 +1,4 @@
-"""`rl-gns doctor`: each thing that it looks at, right and wrong. The cluster's part is in test_ray_job and test_ray_up."""
+"""`rl-gns doctor`: each thing that it looks at, right and wrong. A real cluster: test_ray_job and test_ray_up."""
 
 import http.server
 import json
