@@ -175,8 +175,33 @@ class BenchOptions:
 
 
 @dataclass(frozen=True)
+class DoctorOptions:
+    """Is this machine, and the cluster that RAY_ADDRESS names, fit to run on? Exit code 1 on a failure."""
+
+    run: Annotated[RunConfig, tyro.conf.arg(name="")] = field(default_factory=RunConfig)
+    config: str = "pong"
+    """A preset or TOML file: the run whose object store must fit into shared memory."""
+    json: bool = False
+    """Print {"lines": [{what, state, found, do}, ...]}; state is ok, warning or failure."""
+
+
+@dataclass(frozen=True)
 class SelftestOptions:
     """Hold the instrument against known answers: no game, one core, under a minute. Exit code 1 if anything is off."""
 
     json: bool = False
     """Print the result as one JSON object."""
+
+
+FIT_USAGE = """usage: rl-gns fit POINTS.csv | DIR [--json]
+
+S = S_min (1 + B_crit / B) fitted to every game and goal, by maximum likelihood in ln S, with an interval of B_crit.
+POINTS.csv: a line a run; columns game, goal_return, batch_env_steps, optimizer_steps, and where known learning_rate,
+epochs, reached (false: stopped at optimizer_steps short of the goal), seed, num_envs, env_steps. DIR: a sweep's.
+  --json   a list of objects, units in the names"""
+
+STATUS_USAGE = """usage: rl-gns status DIR [DIR ...] [--watch] [--json]
+
+How runs stand, from their directories alone. DIR is a run's, a sweep's, or any directory with runs below it.
+  --watch  look again every 2 s until all have finished (not on a terminal: a line a run and minute)
+  --json   one JSON object a run and line, units in the names"""

@@ -48,8 +48,13 @@ class RunDir:
     def open(self, config: RunConfig) -> None:
         """Make the directory, or check that it holds the same experiment; ConfigError says what differs.
 
-        A directory that cannot be written is the user's mistake and named here, before anything is computed.
+        A directory that cannot be written is the user's mistake and named here, before anything is computed. So is one
+        in the directory that Ray unpacks a job's upload into: it is thrown away, and another job would not find it.
         """
+        if "working_dir_files" in self.path.absolute().parts:
+            raise ConfigError(
+                f"--run-dir: {self.path} is thrown away with the job; give an absolute one, or RL_GNS_RUNS"
+            )
         try:
             self._checkpoints.mkdir(parents=True, exist_ok=True)
             self._lock = take_lock(self.path / ".lock", self.path)

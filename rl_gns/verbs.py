@@ -17,8 +17,11 @@ from rl_gns.config import ConfigError, RunConfig, config_id
 from rl_gns.config_file import find, load
 from rl_gns.flags import directories, parse, value_of
 from rl_gns.options import (
+    FIT_USAGE,
+    STATUS_USAGE,
     BenchOptions,
     BranchOptions,
+    DoctorOptions,
     MeasureOptions,
     PlanOptions,
     PredictOptions,
@@ -228,6 +231,18 @@ def selftest(arguments: list[str]) -> int:
     return int(not result.passed)
 
 
+def doctor(arguments: list[str]) -> int:
+    """Look at the machine and at its cluster."""
+    preset = load(find(value_of(arguments, "config") or DoctorOptions.config))
+    options = parse(DoctorOptions, DoctorOptions(run=preset), arguments, "rl-gns doctor")
+    from rl_gns.study.doctor import doctor as examine
+    from rl_gns.study.doctor_table import show
+
+    lines = examine(options.run)
+    print(json.dumps({"lines": to_json(lines)})) if options.json else show(lines)
+    return int(any(line.state == "failure" for line in lines))
+
+
 def report(arguments: list[str]) -> int:
     """Words and figures from run directories alone."""
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -316,6 +331,7 @@ VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "status": (status, "how runs stand, from their directories alone"),
     "selftest": (selftest, "estimates against known answers, without a game; exit code 1 if anything is off"),
     "verify-resume": (verify_resume, "a run killed and gone on, against an unbroken one: the same bits?"),
+    "doctor": (doctor, "is this machine, and the cluster at RAY_ADDRESS, fit to run on? exit code 1 on a failure"),
     "bench": (bench, "how fast each part and the whole are, and what the probe costs"),
     "report": (report, "plain words and figures from run directories"),
 }
@@ -327,16 +343,3 @@ AGAIN |= {
     "bench": "nothing was kept",
     "plan": "nothing was kept",
 }
-
-FIT_USAGE = """usage: rl-gns fit POINTS.csv | DIR [--json]
-
-S = S_min (1 + B_crit / B) fitted to every game and goal, by maximum likelihood in ln S, with an interval of B_crit.
-POINTS.csv: a line a run; columns game, goal_return, batch_env_steps, optimizer_steps, and where known learning_rate,
-epochs, reached (false: stopped at optimizer_steps short of the goal), seed, num_envs, env_steps. DIR: a sweep's.
-  --json   a list of objects, units in the names"""
-
-STATUS_USAGE = """usage: rl-gns status DIR [DIR ...] [--watch] [--json]
-
-How runs stand, from their directories alone. DIR is a run's, a sweep's, or any directory with runs below it.
-  --watch  look again every 2 s until all have finished (not on a terminal: a line a run and minute)
-  --json   one JSON object a run and line, units in the names"""

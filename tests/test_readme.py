@@ -13,6 +13,7 @@ from rl_gns.report.tables import metrics_tables
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+CLUSTER_README = (ROOT / "cluster" / "README.md").read_text(encoding="utf-8")
 OPTIONS = {
     "train": options.TrainOptions(),
     "measure": options.MeasureOptions(),
@@ -22,13 +23,16 @@ OPTIONS = {
     "predict": options.PredictOptions(),
     "bench": options.BenchOptions(),
     "selftest": options.SelftestOptions(),
+    "doctor": options.DoctorOptions(),
 }
 
 
 def commands():
-    blocks = re.findall(r"```sh\n(.*?)```", README, re.S) + re.findall(r"`(rl-gns [a-z]+ --[^`]*)`", README)
+    blocks = re.findall(r"```sh\n(.*?)```", README + CLUSTER_README, re.S) + re.findall(
+        r"`(rl-gns [a-z]+ --[^`]*)`", README
+    )
     lines = [line.split("#")[0].strip() for block in blocks for line in block.splitlines()]
-    return [line for line in lines if line]
+    return [line for line in lines if line and not line.startswith("export ")]
 
 
 def test_the_tables_of_fields_are_the_records_own():
@@ -48,6 +52,12 @@ def test_figures_exist(image):
 @pytest.mark.parametrize("command", commands())
 def test_commands_are_real(command):
     program, *arguments = shlex.split(command)
+    if program == "ray":
+        assert all((ROOT / word).is_file() for word in arguments if word.startswith(("cluster/", "scripts/")))
+        if "--" not in arguments:
+            return
+        words = arguments[arguments.index("--") + 1 :]
+        program, *arguments = ["rl-gns", *(words[3:] if words[0] == "python" else words)]
     if not program.endswith("rl-gns"):
         assert (ROOT / program).exists() or program == "python3"
         return

@@ -127,3 +127,13 @@ def test_lines_after_a_cut_in_the_same_sitting_are_in_the_file(run, records):
     run.cut_back(1)
     run.append(records[1])
     assert [r["update"] for r in run.records()] == [0, 1]
+
+
+def test_a_directory_that_goes_with_the_job_is_refused(tmp_path, monkeypatch):
+    """Where Ray unpacks a job's upload (test_ray_job finds that name on a real node)."""
+    job = tmp_path / "runtime_resources" / "working_dir_files" / "_ray_pkg_0123"
+    job.mkdir(parents=True)
+    monkeypatch.chdir(job)
+    with pytest.raises(ConfigError, match="RL_GNS_RUNS"):
+        RunDir("runs/cartpole").open(config(CARTPOLE))
+    assert list(job.iterdir()) == []

@@ -1,0 +1,6 @@
+# Sourced at login on every node: the checkout's environment first on the PATH, authentication, absolute run roots.
+export RL_GNS_CHECKOUT="${RL_GNS_CHECKOUT:-$HOME/rl-gns}"
+export RL_GNS_RUNS="${RL_GNS_RUNS:-$HOME/rl-gns-runs}"
+export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$HOME/.ray/auth_token"
+export RAY_USAGE_STATS_ENABLED=0
+export PATH="$RL_GNS_CHECKOUT/.venv/bin:$PATH"
