@@ -11,6 +11,8 @@ from typing import Literal
 
 from envs.options import AtariOptions
 
+ENDLESS_WORLDS = ("Bandit", "EchoedBandit")
+"""Their episodes never end, so no return can be told."""
 VECTOR_WORLDS = ("CartPole", "Bandit", "EpisodicBandit", "EchoedBandit", "Chain", "Quadratic")
 TWO_PLAYER_ONLY_ROMS = frozenset({"combat", "joust", "maze_craze", "warlords"})
 """ale-py ships these ROMs but no one-player mode for them."""
@@ -30,6 +32,8 @@ class WorldSpec:
     """`pixels`: stacks of uint8 frames; `vector`: float32 vectors."""
     rom: str | None
     """ale-py's ROM id in snake_case; None where the world is no Atari game."""
+    endless: bool = False
+    """Episodes never end."""
 
 
 @functools.cache
@@ -50,7 +54,7 @@ def known() -> tuple[str, ...]:
 def spec(name: str) -> WorldSpec:
     """The world called `name`, exactly as `known()` spells it; raises `UnknownWorld` otherwise."""
     if name in VECTOR_WORLDS:
-        return WorldSpec(name, "vector", None)
+        return WorldSpec(name, "vector", None, name in ENDLESS_WORLDS)
     if name in _roms_by_name():
         return WorldSpec(name, "pixels", _roms_by_name()[name])
     raise UnknownWorld(f"unknown world {name!r}{_suggestion(name)}")

@@ -7,8 +7,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import CARTPOLE, config, trainer
+from tiny import BANDIT, CARTPOLE, config, trainer
 
+from rl_gns.config import ConfigError
 from rl_gns.rollout.evaluation import evaluate
 from rl_gns.rundir import RunDir
 from rl_gns.study.goals import CONFIRMATIONS, Look, collapsed, crossings, evaluated, looks, settled
@@ -166,3 +167,10 @@ def test_new_goals_are_read_off_the_old_evaluations_and_trained_for_where_need_b
     further = train(dataclasses.replace(settings, goals=(12.0, 40.0)), tmp_path)
     assert [g["goal_return"] for g in further["goals"]] == [12, 40]
     assert further["goals"][0] == first["goals"][0] and further["env_steps"] > first["env_steps"]
+
+
+@pytest.mark.parametrize("world", ["Bandit", "EchoedBandit"])
+def test_a_world_whose_episodes_never_end_has_no_goals(world):
+    """They would be evaluated for ever."""
+    with pytest.raises(ConfigError, match=f"episodes of {world} never end"):
+        config(BANDIT, {"env": world, "goals": [0.5]})

@@ -21,7 +21,7 @@ from rl_gns.records import UpdateRecord
 from rl_gns.rollout.evaluation import evaluate
 from rl_gns.rundir import RunDir, read_json, take_lock, write_json
 from rl_gns.study.branch_plan import Plan, branch_configs, branch_of, columns_words, settled
-from rl_gns.study.build import make_learner
+from rl_gns.study.build import check_scored, make_learner
 from rl_gns.study.forks import Fork, find_checkpoint, keep_copy, read_fork
 from rl_gns.study.goals import Look
 from rl_gns.study.sitting import Event, in_batches, sitting
@@ -87,7 +87,8 @@ def branch(
     """
     known = list(run.glob("branches/*")) + ([path] if path else [])
     checkpoint = find_checkpoint(run, at, known)
-    plan = settled(plan, read_fork(run, checkpoint))
+    plan = settled(plan, begun := read_fork(run, checkpoint))
+    check_scored(begun.config.env)
     path = path or run / "branches" / str(int(checkpoint.name.rpartition("-")[2]))
     if (path / "config.toml").exists():
         raise ConfigError(f"--run-dir: {path} holds a single run; give a directory of its own to the branches")

@@ -26,6 +26,8 @@ def checked(config: RunConfig) -> RunConfig:
         envs.spec(config.env)
     except envs.UnknownWorld as error:
         raise ConfigError(f"--env: {error}") from None
+    if config.goals:
+        check_scored(config.env)
     if envs.spec(config.env).kind == "pixels":
         wanted = rollout_bytes(config)
         if 2 * wanted > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
@@ -36,6 +38,12 @@ def checked(config: RunConfig) -> RunConfig:
         if config.checkpoint.exact_resume:
             _check_generations(config)
     return validate(config)
+
+
+def check_scored(env: str) -> None:
+    """ConfigError for a world without returns."""
+    if envs.spec(env).endless:
+        raise ConfigError(f"--env: episodes of {env} never end, so it has no return; EpisodicBandit and Chain have")
 
 
 def _check_generations(config: RunConfig) -> None:

@@ -25,6 +25,7 @@ from rl_gns.noise.controller import learning_rate
 from rl_gns.noise.pooling import Pool
 from rl_gns.rundir import RunDir, read_checkpoint
 from rl_gns.study.train import Origin
+from rl_gns.trainer import COUNTERS
 
 COPY = "fork"
 """In the directory of branches: the checkpoint that they start from."""
@@ -58,9 +59,8 @@ class Fork:
 
     def origin(self, config: RunConfig) -> Origin:
         """Where the branch of that configuration starts: no update yet, its own batch size, new columns."""
-        counters = {"update": 0, "env_steps": 0, "optimizer_steps": 0, "episodes": 0, "generation": 0}
         state = {
-            "counters": counters,
+            "counters": dict.fromkeys(COUNTERS, 0),
             "finished": [],
             "pool": Pool(config.noise.window_env_steps, config.noise.confidence).state(),
             "across": None,

@@ -1,0 +1,27 @@
+"""Where settings come from and runs lie, for all verbs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from rl_gns.config import RunConfig, config_id
+from rl_gns.config_file import find, load
+from rl_gns.flags import value_of
+
+
+def preset(arguments: list[str]) -> RunConfig:
+    """The settings of --config, or the defaults: what the other flags come on top of."""
+    name = value_of(arguments, "config")
+    return load(find(name)) if name else RunConfig()
+
+
+def runs_root() -> Path:
+    """Where runs lie unless told otherwise."""
+    return Path(os.environ.get("RL_GNS_RUNS", "runs"))
+
+
+def default_run_dir(preset: str, config: RunConfig) -> Path:
+    """A name that the same settings always give, so that the same command finds its run again."""
+    stem = Path(preset).stem or config.env
+    return runs_root() / f"{stem}-B{config.batch.size}-s{config.seed}-{config_id(config)}"
