@@ -1,8 +1,9 @@
-"""A machine of its own inside this one: user, process, mount and network namespaces, with an sshd that knows one user.
+"""Two machines of their own inside this one, each with an sshd that knows one user, and a wire between them.
 
-Inside, process ids start at 1, so `ray stop` sees no Ray but the one there; /tmp/ray is a directory of its own; the
-loopback is all the network there is. Everything in it dies with its first process. It takes real root, whose ids are
-kept (sshd changes its user), with its powers confined to the namespaces.
+The head has a user namespace, and of process ids, mounts and network; the worker has the last three inside the head's.
+Process ids start at 1 in each, so `ray stop` sees no Ray but the one there; /tmp/ray is a directory of its own;
+loopback and the wire are all the network there is. Everything dies with the first process. It takes real root,
+whose ids are kept (sshd changes its user), with its powers confined to the namespaces.
 """
 
 import functools
@@ -15,18 +16,35 @@ import time
 from pathlib import Path
 
 TOOLS = ("unshare", "ip", "sshd", "ssh", "ssh-keygen", "rsync")
-SETUP = """
-set -e
+HEAD, WORKER = "10.77.0.1", "10.77.0.2"
+NODE = """
 ip link set lo up
 mount -t tmpfs none /run
 mkdir -p /run/sshd {private}
-for path in {private}; do mkdir -p {base}/hidden$path; mount --bind {base}/hidden$path $path; done
-for name in passwd shadow; do mount --bind {base}/$name /etc/$name; done
+for path in {private}; do mkdir -p {base}/{name}.hidden$path; mount --bind {base}/{name}.hidden$path $path; done
+mount --bind {base}/{name}.passwd /etc/passwd
+mount --bind {base}/shadow /etc/shadow
 {sshd} -f {base}/sshd_config
+"""
+WORKER_SETUP = """set -e
+until ip link set wire1 up 2>/dev/null; do sleep 0.05; done
+ip addr add {worker}/24 dev wire1
+ip route add default dev wire1
+{node}
+while sleep 1; do :; done
+"""
+HEAD_SETUP = """set -e
+unshare --pid --mount --net --fork --kill-child --mount-proc bash {base}/worker.sh >{base}/worker.said 2>&1 &
+while [[ $(readlink /proc/$!/ns/net) == $(readlink /proc/self/ns/net) ]]; do sleep 0.05; done
+ip link add wire0 type veth peer name wire1 netns $!
+ip addr add {head}/24 dev wire0
+ip link set wire0 up
+ip route add default dev wire0
+{node}
+until (exec 3<>/dev/tcp/{worker}/22) 2>/dev/null; do sleep 0.1; done
 exec "$@"
 """
 SSHD_CONFIG = """
-ListenAddress 127.0.0.1
 HostKey {base}/host_key
 AuthorizedKeysFile {base}/user_key.pub
 PasswordAuthentication no
@@ -45,11 +63,12 @@ def why_not() -> str | None:
         return f"{', '.join(missing)} not installed (.ci/run installs openssh-server, openssh-client, rsync, iproute2)"
     if os.geteuid() != 0:
         return "needs root, since sshd changes its user"
+    trial = ["bash", "-c", "ip link add wire0 type veth peer name wire1"]
     try:
-        done = subprocess.run(_unshared(["true"]), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30)
+        done = subprocess.run(_unshared(trial), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30)
     except subprocess.TimeoutExpired:
         return "unshare: no answer within 30 s"
-    return f"unshare: {done.stderr.strip()}" if done.returncode else None
+    return f"unshare and a wire: {done.stderr.strip()}" if done.returncode else None
 
 
 def _tool(name: str) -> str | None:
@@ -61,24 +80,25 @@ def _unshared(command: list[str]) -> list[str]:
     return [sys.executable, __file__, *command]
 
 
-def prepare(base: Path, home: Path) -> None:
-    """Keys, users and sshd's settings below `base`; root's home there is `home`."""
+def prepare(base: Path, homes: dict[str, Path]) -> None:
+    """Keys, users, sshd's settings and the machines' scripts below `base`; `homes`: root's, of head and worker."""
     for key in ("host_key", "user_key"):
         subprocess.run([_tool("ssh-keygen"), "-q", "-t", "ed25519", "-N", "", "-f", base / key], check=True)
     users = [line for line in Path("/etc/passwd").read_text().splitlines() if not line.startswith("root:")]
-    (base / "passwd").write_text("\n".join([f"root:x:0:0:root:{home}:/bin/bash", *users, ""]))
     (base / "shadow").write_text("root:*:19000::::::\n")  # no password, and not locked
     (base / "sshd_config").write_text(SSHD_CONFIG.format(base=base))
+    ssh_sockets = f"/tmp/ray_ssh_{hashlib.sha256(b'root').hexdigest()[:10]}"  # where Ray's ssh keeps its connections
+    for name, setup in (("head", HEAD_SETUP), ("worker", WORKER_SETUP)):
+        (base / f"{name}.passwd").write_text("\n".join([f"root:x:0:0:root:{homes[name]}:/bin/bash", *users, ""]))
+        node = NODE.format(base=base, name=name, private=f"/tmp/ray {ssh_sockets}", sshd=_tool("sshd"))
+        (base / f"{name}.sh").write_text(setup.format(base=base, node=node, head=HEAD, worker=WORKER))
 
 
 def inside(base: Path, script: str, cwd: Path, env: dict[str, str], timeout: float) -> subprocess.CompletedProcess:
-    """Run a bash script on the machine that `prepare` made below `base`; stdout and stderr together."""
-    ssh_sockets = f"/tmp/ray_ssh_{hashlib.sha256(b'root').hexdigest()[:10]}"  # where Ray's ssh keeps its connections
-    setup = SETUP.format(base=base, private=f"/tmp/ray {ssh_sockets}", sshd=_tool("sshd"))
-    command = _unshared(["bash", "-c", setup, "setup", "bash", "-c", script])
+    """Run a bash script on the head that `prepare` made below `base`; stdout and stderr together."""
     return subprocess.run(
-        command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, timeout=timeout,
+        _unshared(["bash", str(base / "head.sh"), "bash", "-c", script]), cwd=cwd, env=env, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout,
     )  # fmt: skip
 
 

@@ -89,13 +89,12 @@ def test_what_is_copied_is_there_and_is_all_that_an_install_reads(config):
 
 def test_the_files_differ_only_in_their_machines():
     configs = {name: yaml.safe_load((CLUSTER / f"{name}.yaml").read_text()) for name in FILES}
-    for key in (
-        "file_mounts",
-        "setup_commands",
-        "head_start_ray_commands",
-        "worker_start_ray_commands",
-        "rsync_exclude",
-    ):
+    head, worker = "head_start_ray_commands", "worker_start_ray_commands"
+    first_autoscaler = "RAY_enable_autoscaler_v2=0 "
+    *before, start = configs["onprem"][head]
+    assert start.count(first_autoscaler) == 1
+    configs["onprem"][head] = [*before, start.replace(first_autoscaler, "")]
+    for key in ("file_mounts", "setup_commands", head, worker, "rsync_exclude"):
         assert configs["aws"][key] == configs["gcp"][key] == configs["onprem"][key], key
     for name, spot in (("aws", "InstanceMarketOptions"), ("gcp", "scheduling")):
         kinds = configs[name]["available_node_types"]
