@@ -143,7 +143,7 @@ def steps_by_rate(path):
 
 @pytest.mark.slow
 def test_the_sweep_finds_the_planted_knee(swept):
-    """72 real cells: B_crit within 10 %, the exact one inside its 90 % interval or within 10 % of its end; resolved."""
+    """72 real cells. B_crit within 10 %: of 25 simulated sets of seeds 2 were further off (mean 90.5, sd 5.3)."""
     path, result = swept
     (front,) = fit(path)
     assert result.failed == {} and front["resolved"] and front["widen"] == ()
@@ -156,16 +156,19 @@ def test_the_sweep_finds_the_planted_knee(swept):
 
 @pytest.mark.slow
 def test_measured_steps_are_the_exact_ones(swept):
-    """At every batch size, tuned: S and so E = S B."""
+    """At every batch size, tuned: S, and so E = S B, within 10 %. The best of four rates' means over three seeds has a
+    standard deviation of 2 to 3.4 % (25 simulated sets of seeds), so about one set in 100 would fail."""
     found = steps_by_rate(swept[0])
     for size in GRID.batch_sizes:
         best = min(np.mean(steps) for (b, _), steps in found.items() if b == size)
-        assert math.exp(best) == pytest.approx(quadratic.tuned(GOAL, size)[0], rel=0.15), size
+        assert math.exp(best) == pytest.approx(quadratic.tuned(GOAL, size)[0], rel=0.1), size
 
 
 @pytest.mark.slow
 def test_one_untuned_rate_moves_the_knee(tmp_path):
-    """The negative control: exactly, the best rate of the smallest batch alone makes B_crit a seventh of what it is."""
+    """The negative control: by the exact steps, the smallest batch's best rate alone makes B_crit a seventh of what it
+    is; the measured one must lie below a third.
+    """
     result = sweep(CONFIG, UNTUNED, tmp_path, Silent(), cells_at_once=1)
     exact = exact_front(lambda size: quadratic.steps_to_return(GOAL, size, 1.4e-3))
     assert exact.b_crit < quadratic.B_CRIT / 5
