@@ -40,11 +40,15 @@ class Grid:
 
 
 CARTPOLE = Grid((32, 64, 128, 256, 512, 1024, 2048), (0.5, 1.0, 2.0), 5, 0.25, 250.0)
+SHIPPED = Grid((16, 32, 64, 128, 512, 2048), (0.4, 1.0, 2.4), 5, 0.5, 100.0)
+"""sweeps/cartpole; scatter and knee are about what it found."""
 PONG = Grid((128, 256, 512, 1024), (1.0,), 2, 0.15, 400.0, kappa=0.0)
 
 GRIDS = {
     "7 sizes x 3 rates x 5 seeds": CARTPOLE,
     "the same, scatter 0.5": replace(CARTPOLE, sigma=0.5),
+    "sweeps/cartpole": SHIPPED,
+    "sweeps/cartpole, censored": replace(SHIPPED, budget=3.0),
     "6 sizes, knee near the largest": replace(CARTPOLE, batch_sizes=CARTPOLE.batch_sizes[:6], b_crit=800.0),
     "a sixth of the runs censored": replace(CARTPOLE, budget=1.4),
     "4 epochs": replace(CARTPOLE, epochs=4),
