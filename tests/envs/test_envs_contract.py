@@ -52,7 +52,7 @@ def test_an_autoreset_row_is_marked_and_empty(key):
     assert not (rows.terminated & rows.truncated).any()
     for field in (rows.reward, rows.raw_reward, rows.terminated, rows.truncated):
         assert not field[~rows.valid].any()
-    assert (~rows.valid).any() == (key not in ("bandit", "echoed-bandit"))
+    assert (~rows.valid).any() == (key not in ("bandit", "echoed-bandit", "quadratic"))
 
 
 @every_case
