@@ -18,6 +18,7 @@ from rl_gns.noise.front import fit_front
 from rl_gns.study.build import make_learner
 from rl_gns.study.fit import fit
 from rl_gns.study.grid import cell_configs, load_grid
+from rl_gns.study.measure_all import measure_all
 from rl_gns.study.predict import predict
 from rl_gns.study.sweep import sweep
 from rl_gns.study.train import train
@@ -174,3 +175,8 @@ def test_one_untuned_rate_moves_the_knee(tmp_path):
     assert exact.b_crit < quadratic.B_CRIT / 5
     (front,) = fit(tmp_path)
     assert result.failed == {} and front["b_crit"] < quadratic.B_CRIT / 3
+
+
+def test_measures_that_weigh_with_actions_are_refused():
+    with pytest.raises(ConfigError, match="has no actions"):
+        measure_all(load_grid(find("sweeps/quadratic"))[0], max_env_steps=1)

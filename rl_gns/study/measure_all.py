@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from rl_gns.config import RunConfig
+from rl_gns.config import ConfigError, RunConfig
 from rl_gns.learn.batch import Batch
 from rl_gns.learn.gradients import GroupGradients, column_groups
 from rl_gns.learn.held_out import HeldOut
@@ -47,6 +47,8 @@ def measure_all(
     """All of it, for the policy in `state` (a run's checkpoint) or a fresh one, from `max_env_steps` valid env steps
     or just above, beside the held-out and the replayed ones. Every weight stays frozen."""
     config = burnt_in(checked(config))
+    if config.env == "Quadratic":
+        raise ConfigError("--all: the Quadratic has no actions, so no surrogate to weigh with; leave --all out")
     start = time.perf_counter()
     learner = make_learner(config)
     if state is not None:
