@@ -7,6 +7,14 @@ probes within half a window on either side of it. A full-batch step is worth ds_
     S_min = sum n_i ds_i,   epochs E_min = sum n_i B_noise_i ds_i,   B_crit = epochs E_min / S_min,
     gamma = (sum n_i ds_i sqrt(B_noise_i))^2 / (S_min epochs E_min).
 
+B_i s_i + t_i is the mean square of the probes' own gradients near rollout i, and t_i over it is a ratio of one noisy
+number to another: with m probes near, ds_i reads low by about (2 / (m d)) (1 - ds_i), d the effective dimension of the
+noise, at every batch size alike. So ds_i is corrected by the jackknife,
+
+    ds_i = m ds_i - (m - 1) mean_j ds_i(without probe j),   B_noise_i ds_i = B_i (1 - ds_i),
+
+which takes that term away; gamma, a ratio of like terms, is left as it is.
+
 Interval: means x_b = (signal, trace) of blocks of consecutive probes, at least 3 autocorrelation times long, at least 8
 of them. What x_b leaves of the line through its two neighbours is noise whatever the drift; its square, over 1.5 inside
 and 6 at the ends, is the block's variance. With C_b the derivative of the numbers by x_b,
@@ -19,6 +27,7 @@ Fieller, the others by +-. A spread around the windows' own means would not do: 
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass, replace
 
@@ -26,6 +35,7 @@ import numpy as np
 
 from rl_gns.noise.blocks import MIN_BLOCKS, TAUS_PER_BLOCK, block_starts, detrended
 from rl_gns.noise.interval import autocorrelation_time, fieller, student_quantile
+from rl_gns.noise.scale import MIN_GROUPS
 
 NUDGE = 1e-4
 """Change of a block's mean, in units of the largest probe, by which its influence is found: far above rounding, far
@@ -89,6 +99,10 @@ class RunLog:
     """[p]"""
     env_steps: np.ndarray
     """[p] valid env steps in each: its weight."""
+    asked: np.ndarray | None = None
+    """[p] B that was asked for at each, of which valid env steps fall a little short: no block spans two. None: one."""
+    n_groups: int | None = None
+    """J of the probe with the fewest."""
 
 
 def predict_run(
@@ -99,7 +113,7 @@ def predict_run(
         raise ValueError("a prediction needs rollouts, and a probe in at least one of them")
     near = np.abs(log.ended_at[:, None] - log.ended_at[log.probe]) <= window_env_steps / 2
     covered = near.any(axis=1)
-    values, starts = _numbers(log, near), _blocks(log)
+    values, starts = _corrected(log, near), _blocks(log)
     n_blocks = len(starts)
     known = n_blocks > 2
     dof = max(1, (n_blocks - 2) // 2)
@@ -110,7 +124,7 @@ def predict_run(
     low, high, _ = fieller(values[0], values[1], cov[:2, :2], quantile) if known else (0.0, math.inf, False)
     value = float(values[1] / values[0]) if values[0] > 0 else None
     b_crit = Interval(value, low, high if math.isfinite(high) else None)
-    reason = _reason(n_blocks, b_crit, float(log.optimizer_steps[covered].sum()))
+    reason = _reason(log, near, n_blocks, b_crit)
     return RunPrediction(
         s_min=s_min,
         s_min_rollouts=_scaled(s_min, 1 / (epochs * minibatches)),
@@ -172,12 +186,27 @@ def _numbers(log: RunLog, near: np.ndarray) -> np.ndarray:
     return np.array([s_min, weighted, gamma])
 
 
+def _corrected(log: RunLog, near: np.ndarray) -> np.ndarray:
+    """[3] `_numbers`, the first two by the jackknife over the probes of each window."""
+    covered = near.any(axis=1)
+    size, steps, inside = log.batch_size[covered, None], log.optimizer_steps[covered], near[covered]
+    weight = inside * log.env_steps
+    signal, square = weight * size * log.signal_sq, weight * (size * log.signal_sq + log.noise_trace)
+    signal_sum, square_sum = signal.sum(axis=1, keepdims=True), square.sum(axis=1, keepdims=True)
+    whole, m = (signal_sum / square_sum)[:, 0], inside.sum(axis=1)
+    rest = np.where(m[:, None] > 1, square_sum - square, 1.0)
+    without = ((signal_sum - signal) / rest * inside).sum(axis=1) / m
+    full = np.where(m > 1, m * whole - (m - 1) * without, whole)
+    return np.array([steps @ full, steps @ (size[:, 0] * (1 - full)), _numbers(log, near)[2]])
+
+
 def _blocks(log: RunLog) -> np.ndarray:
     """First probe of each block."""
     n = len(log.probe)
     residual, _ = detrended(np.stack([log.signal_sq, log.noise_trace], axis=1), np.ones(n))
     tau = max(autocorrelation_time(column) for column in residual.T)
-    return block_starts([n], max(math.ceil(TAUS_PER_BLOCK * tau), n // BLOCKS, 1))
+    lengths = [n] if log.asked is None else [len(list(run)) for _, run in itertools.groupby(log.asked)]
+    return block_starts(lengths, max(math.ceil(TAUS_PER_BLOCK * tau), n // BLOCKS, 1))
 
 
 def _symmetric(value: float, half_width: float) -> Interval:
@@ -193,9 +222,15 @@ def _scaled(interval: Interval, factor: float) -> Interval:
     return Interval(*(None if number is None else number * factor for number in numbers))
 
 
-def _reason(n_blocks: int, b_crit: Interval, covered_steps: float) -> str | None:
-    if not covered_steps:
+def _reason(log: RunLog, near: np.ndarray, n_blocks: int, b_crit: Interval) -> str | None:
+    weights, size = near * log.env_steps, log.batch_size[:, None]
+    square = (weights * (size * log.signal_sq + log.noise_trace)).sum(axis=1)
+    if not log.optimizer_steps[near.any(axis=1)].sum():
         return "no optimizer step lies near a probe"
+    if log.n_groups is not None and log.n_groups < MIN_GROUPS:
+        return f"{log.n_groups} groups: at least {MIN_GROUPS} are needed"
+    if (square[near.any(axis=1)] <= 0).any():
+        return "the probes near some rollouts say that its gradient's mean square is not above zero"
     if n_blocks < MIN_BLOCKS:
         return f"{n_blocks} blocks of probes: at least {MIN_BLOCKS} are needed"
     if b_crit.value is None:

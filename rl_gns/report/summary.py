@@ -262,7 +262,8 @@ def _knee(front: dict[str, Any], minibatches: int) -> list[str]:
         lines.append(
             f"  Predicted B_crit, from the same runs' noise scales: {value} env steps ({limits}, {runs} runs)."
         )
-    return lines + (_held(predicted, fit, minibatches) if predicted and fit else [])
+    held = predicted and fit and not front.get("limited_by")
+    return lines + (_held(predicted, fit, minibatches) if held else [])
 
 
 def _held(predicted: dict[str, Any], fit: dict[str, Any], minibatches: int) -> list[str]:

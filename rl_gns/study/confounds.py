@@ -63,7 +63,9 @@ def judged(fronts: Sequence[GoalFront], configs: Mapping[str, RunConfig]) -> lis
     """The fronts, those of variants that differ in nothing but the clip with what widening it does to the floor."""
     said = verdicts({(f.variant, f.goal_return): f.front for f in fronts}, configs)
     return [
-        dataclasses.replace(f, trust_region=found, limited_by=found.limited_by)
+        dataclasses.replace(
+            f, trust_region=found, limited_by=found.limited_by, held=None if found.limited_by else f.held
+        )
         if (found := said.get((f.variant, f.goal_return)))
         else f
         for f in fronts
@@ -84,14 +86,16 @@ def verdicts(
 
 
 def clip_families(configs: Mapping[str, RunConfig]) -> list[dict[str, float]]:
-    """Variants that differ in nothing but the clip range, two or more: name -> clip range of each."""
+    """Variants that differ in nothing but the clip range, two or more: name -> clip range of each. Of those with the
+    same clip (and another grid) the first counts."""
     families: list[tuple[dict, dict[str, float]]] = []
     for name, config in configs.items():
         rest = identity(dataclasses.replace(config, learner=dataclasses.replace(config.learner, clip_range=0.0)))
         known = next((members for other, members in families if other == rest), None)
         if known is None:
             families.append((rest, known := {}))
-        known[name] = config.learner.clip_range
+        if config.learner.clip_range not in known.values():
+            known[name] = config.learner.clip_range
     return [members for _, members in families if len(members) > 1]
 
 
@@ -109,4 +113,6 @@ def mark(fits: Sequence[dict[str, Any]], directory: Path) -> None:
     for fit in fits:
         verdict = said.get((fit["variant"], fit["goal_return"]))
         fit["limited_by"] = verdict and verdict.limited_by
+        if fit["limited_by"]:
+            fit["held"] = None
         fit["trust_region"] = verdict and dataclasses.asdict(verdict)

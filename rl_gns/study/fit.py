@@ -137,7 +137,7 @@ def _notes(front: dict[str, Any]) -> list[str]:
         notes.append(
             f"the best learning rate is not inside those tried at B = {sizes}: left out; widen the rates there"
         )
-    if found := front["predicted"]:
+    if (found := front["predicted"]) and not front["limited_by"]:
         swept = interval_words(front["b_crit_rollout"]) if front["b_crit_rollout"] else "no front"
         notes.append(
             f"B_crit a rollout: swept {swept}, predicted {interval_words(found.b_crit_rollout)} "

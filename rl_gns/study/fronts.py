@@ -175,9 +175,9 @@ def _slowness(cells: list[Cell]) -> tuple[float, float]:
 def goal_front(cells: Sequence[Cell], config: RunConfig) -> GoalFront:
     """Fit one goal: runs that did not reach it are censored at their end, collapsed ones counted, and learning rates
     are part of the model where there are enough (`noise.front`). The largest useful batch and the prediction are of
-    the cells of the chosen rates that reached it.
+    the cells of the chosen rates that reached it, at batch sizes where at least half of them did.
     """
-    there = [c for c in cells if c.chosen and c.reached]
+    there = [c for c in _mostly_there(cells) if c.reached]
     size, env_steps = (np.array([getattr(c, name) for c in there]) for name in ("batch_size", "env_steps"))
     enough = len(np.unique(size)) >= 2 and len(there) >= 3
     front, no_front = _front([c for c in cells if c.reached or not c.collapsed], config.batch.epochs)
@@ -197,6 +197,14 @@ def goal_front(cells: Sequence[Cell], config: RunConfig) -> GoalFront:
         variant=cells[0].variant,
         limits_met=by_batch_size(cells),
     )
+
+
+def _mostly_there(cells: Sequence[Cell]) -> list[Cell]:
+    """Of the chosen rates, those of batch sizes half of whose runs or more reached the goal: the quick ones among few
+    would speak for all."""
+    chosen = [c for c in cells if c.chosen]
+    share = {b: np.mean([c.reached for c in chosen if c.batch_size == b]) for b in {c.batch_size for c in chosen}}
+    return [c for c in chosen if share[c.batch_size] >= 0.5]
 
 
 def _front(cells: Sequence[Cell], epochs: int) -> tuple[Front | None, str | None]:

@@ -42,6 +42,8 @@ class GoalHeld:
     """Its B_crit a rollout: times minibatches."""
     no_front: str | None
     """Why nothing was swept."""
+    limited_by: str | None
+    """`trust region`: its floor is the clip's, and the knee no critical batch size."""
     held: Comparison | None
 
 
@@ -109,7 +111,8 @@ def _held(saved: dict[str, Any], goal: dict[str, Any], predicted: Any, flat: dic
         swept=goal["front"],
         swept_rollout=a_rollout(goal["front"], _batch(saved, variant)["minibatches"]) if goal["front"] else None,
         no_front=goal.get("no_front"),
-        held=hold_against(flat, goal["front"]) if flat and goal["front"] else None,
+        limited_by=goal.get("limited_by"),
+        held=hold_against(flat, goal["front"]) if flat and goal["front"] and not goal.get("limited_by") else None,
     )
 
 
@@ -135,6 +138,8 @@ def _goal_words(goal: GoalHeld) -> list[str]:
 def _swept_words(goal: GoalHeld) -> str:
     if goal.swept is None or goal.swept_rollout is None:
         return f"no front: {goal.no_front}"
+    if goal.limited_by:
+        return f"{goal.limited_by.replace(' ', '-')} limited: no B_crit"
     knee = f"{interval_words(_knee(goal.swept))} an optimizer step, {interval_words(goal.swept_rollout)} a rollout"
     doubt = "" if goal.swept["resolved"] else f"; not resolved: {goal.swept['reason']}"
     return f"B_crit {knee} ({goal.swept['confidence']:.0%} interval{doubt})"

@@ -72,4 +72,6 @@ def run_log(records: list[dict[str, Any]], part: str) -> RunLog:
         signal_sq=np.array([kept[i]["probe_signal_sq"][part] for i in probe], float),
         noise_trace=np.array([kept[i]["probe_noise_trace"][part] for i in probe], float),
         env_steps=np.array([kept[i]["used_env_steps"] for i in probe], float),
+        asked=np.array([kept[i]["batch_size"] for i in probe]),
+        n_groups=min((kept[i]["probe_groups"] for i in probe), default=None),
     )
