@@ -31,6 +31,9 @@ from rl_gns.noise.resample import LEAST_SEEDS, cells, seed_limits
 
 SPAN = 4.0
 """A knee counts as seen when the batch sizes reach this factor beyond it on both sides."""
+KNEELESS_GAIN = 4.0
+"""A power law whose AICc is lower by more than this has an evidence ratio above 7 (a choice): the knee is not called
+resolved."""
 LIMIT_GAIN = 1e-6
 """A knee whose -2 ln L is less than this below a limit of the model's is that limit: no data can tell them apart."""
 
@@ -130,7 +133,8 @@ def _front(knee: Knee, limits: dict[int, float], confidence: float, epochs: int,
     b_crit = None if falling else 0.0 if flat else math.exp(log_b_crit)
     low, high = _ends(knee, limits[LOG_B_CRIT], LOG_B_CRIT)
     s_min_low, s_min_high = _ends(knee, limits[LOG_S_MIN], LOG_S_MIN)
-    reason = _reason(knee, batch, b_crit, low, high)
+    aic = _alternatives(knee)
+    reason = _reason(knee, batch, b_crit, low, high) or _kneeless(aic)
     return Front(
         s_min=0.0 if falling else math.exp(log_s_min),
         s_min_low=s_min_low,
@@ -151,7 +155,7 @@ def _front(knee: Knee, limits: dict[int, float], confidence: float, epochs: int,
         interval=how,
         learning_rates=_best_rates(knee),
         widen=tuple(_size(b) for b in np.unique(points.log_batch[~knee.counts])),
-        aic=_alternatives(knee),
+        aic=aic,
     )
 
 
@@ -186,6 +190,14 @@ def _alternatives(knee: Knee) -> dict[str, float | None]:
         fit = climb(knee.points, knee.counts, curve, start)
         found[name] = (float(fit.deviance[0]), fit.phi.shape[1])
     return {name: _aicc(least, p + 1, knee.n_reached) for name, (least, p) in found.items()}
+
+
+def _kneeless(aic: dict[str, float | None]) -> str | None:
+    """A power law bends nowhere: where it describes the steps better, the hyperbola's knee is not in them."""
+    power, ours = aic["power_law"], aic["hyperbola"]
+    if power is None or ours is None or ours - power <= KNEELESS_GAIN:
+        return None
+    return f"a power law, which has no knee, describes the steps better (AICc lower by {ours - power:.1f})"
 
 
 def _aicc(least: float, k: int, n: int) -> float | None:
