@@ -15,6 +15,10 @@ from envs.options import AtariOptions
 class ConfigError(ValueError):
     """The user's mistake, in one line: what, the value, the nearest right one. Exit code 2."""
 
+    def __init__(self, message: object):
+        line = " ".join(str(message).split())
+        super().__init__("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line))
+
 
 @dataclass(frozen=True)
 class BatchConfig:

@@ -16,6 +16,13 @@ import tomli_w
 
 from rl_gns.config import ConfigError, RunConfig, to_dict
 
+LONGEST = 80
+"""Characters of a value or a key in an error's line."""
+DEEPEST = 16
+"""Files that may stand on each other (a choice)."""
+GREATEST = 1 << 63
+"""TOML's integers have 64 bits; Python's reader takes longer ones."""
+
 
 def to_toml(config: RunConfig) -> str:
     """The whole config as TOML that `load` reads back to an equal one."""
@@ -35,13 +42,15 @@ def _from_table(values: dict[str, Any], base: Any, prefix: str, known: list[str]
         name, key = name.replace("-", "_"), f"{prefix}{name}"
         if name not in hints:
             raise ConfigError(unknown_key(key, known))
+        if name in changes:
+            raise ConfigError(f"{key}: given twice, with '-' and with '_'; once is enough")
         current = getattr(base, name)
         if not dataclasses.is_dataclass(current):
             changes[name] = coerce(key, value, hints[name])
         elif isinstance(value, dict):
-            changes[name] = _from_table(value, current, f"{key}.", known)
+            changes[name] = _from_table(value, current, f"{prefix}{name}.", known)
         else:
-            raise ConfigError(f"{key}: {value!r} is not a table of settings")
+            raise ConfigError(f"{key}: {shown(value)} is not a table of settings")
     try:
         return dataclasses.replace(base, **changes)
     except ValueError as error:
@@ -59,27 +68,41 @@ def keys(config: Any, prefix: str = "") -> list[str]:
 
 def unknown_key(key: str, known: list[str]) -> str:
     """One line for a misspelt key, with the nearest right one."""
+    key = key[:LONGEST]
     leaf = {name.rsplit(".", 1)[-1]: name for name in reversed(known)}
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     near = near or [leaf[m] for m in difflib.get_close_matches(key.rsplit(".", 1)[-1], list(leaf), n=1, cutoff=0.5)]
     return f"{key}: no such setting" + (f"; the nearest is {near[0]}" if near else "")
 
 
+def shown(value: Any) -> str:
+    """A value for an error's line, cut to `LONGEST` characters."""
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # Python prints no integer of over 4,300 digits
+        return f"that {type(value).__name__}"
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+
+
 def coerce(key: str, value: Any, hint: Any) -> Any:
-    """A TOML or JSON value as the field's type; 1.5 is no int, 1 is a float, "1" is neither."""
+    """A TOML or JSON value as the field's type; 1.5 is no int, 1 is a float, "1" is neither. Integers have 64 bits."""
     if typing.get_origin(hint) is Literal:
         choices = typing.get_args(hint)
         if value not in choices:
-            near = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.0)
-            raise ConfigError(f"{key}: {value!r} is none of {', '.join(choices)}; the nearest is {near[0]}")
+            near = difflib.get_close_matches(shown(value).strip("'"), choices, n=1, cutoff=0.0)
+            raise ConfigError(f"{key}: {shown(value)} is none of {', '.join(choices)}; the nearest is {near[0]}")
         return value
-    if typing.get_origin(hint) is tuple and isinstance(value, (list, tuple)):
+    if typing.get_origin(hint) is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise ConfigError(f"{key}: {shown(value)} is no list of numbers")
         return tuple(coerce(key, v, typing.get_args(hint)[0]) for v in value)
+    if isinstance(value, int) and not -GREATEST <= value < GREATEST:
+        raise ConfigError(f"{key}: {shown(value)} has more than 64 bits")
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     wanted = hint if isinstance(hint, (type, types.UnionType)) else object
     if isinstance(value, bool) is not (hint is bool) or not isinstance(value, wanted):
-        raise ConfigError(f"{key}: {value!r} is no {getattr(hint, '__name__', 'list of numbers')}")
+        raise ConfigError(f"{key}: {shown(value)} is no {getattr(hint, '__name__', 'such value')}")
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{key}: {value} is not finite")
     return value
@@ -113,12 +136,16 @@ def load_toml(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     those of that preset or file; `above` are the files on top of this one."""
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:  # tomllib lets more than its own errors through
         raise ConfigError(f"{path}: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: nested too deep") from None
     if "base" not in values:
         return values
     name = values.pop("base")
     below = find(str(name), f"{path.name}: base").resolve()
+    if len(above) == DEEPEST:
+        raise ConfigError(f"{path}: base: {DEEPEST} files deep; put their settings together")
     if below in (path.resolve(), *above):
         raise ConfigError(f"{path.name}: base: {name} stands on this file itself")
     return _on_top(values, load_toml(below, (path.resolve(), *above)))

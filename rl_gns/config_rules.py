@@ -10,7 +10,7 @@ from rl_gns.config import FLOOR_COLUMNS, ConfigError, RunConfig
 
 def validate(config: RunConfig) -> RunConfig:
     """Cross-field rules; returns the config, or raises ConfigError naming key, value and the nearest right one."""
-    for rule in (_check_least, _check_batch, _check_fractions, _check_control):
+    for rule in (check_least, _check_batch, _check_fractions, _check_control):
         rule(config)
     return config
 
@@ -48,7 +48,8 @@ LEAST = {
 }
 
 
-def _check_least(config: RunConfig) -> None:
+def check_least(config: RunConfig) -> None:
+    """Each setting by itself: nothing that others divide by is 0."""
     for key, least in LEAST.items():
         if not (value := _value(config, key)) >= least:
             raise ConfigError(f"--{key}: {value} is too small; the least is {least}")

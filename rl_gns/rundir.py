@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save, save_file
+from safetensors.numpy import save_file
 
+from rl_gns.checkpoint import read_checkpoint, write_checkpoint
 from rl_gns.config import ConfigError, RunConfig, first_difference, identity
 from rl_gns.config_file import load, to_toml
+from rl_gns.config_rules import validate
+from rl_gns.on_disk import DAMAGE, checked_record, parse_json
 from rl_gns.records import RunResult, UpdateRecord, to_json
 
 KEEP_CHECKPOINTS = 2
@@ -51,6 +53,8 @@ class RunDir:
         A directory that cannot be written is the user's mistake and named here, before anything is computed. So is one
         in the directory that Ray unpacks a job's upload into: it is thrown away, and another job would not find it.
         """
+        if "\0" in str(self.path):
+            raise ConfigError(f"--run-dir: {self.path}: no name of a file")
         if "working_dir_files" in self.path.absolute().parts:
             raise ConfigError(
                 f"--run-dir: {self.path} is thrown away with the job; give an absolute one, or RL_GNS_RUNS"
@@ -94,7 +98,11 @@ class RunDir:
         """The configuration that the run was started with."""
         if not (self.path / "config.toml").is_file():
             raise ConfigError(f"{self.path}: no run here (config.toml is missing)")
-        return load(self.path / "config.toml")
+        config = load(self.path / "config.toml")
+        try:
+            return validate(config)
+        except ConfigError as error:
+            raise ConfigError(f"{self.path / 'config.toml'}: {error}") from None
 
     def append(self, record: UpdateRecord) -> None:
         """One line of metrics.jsonl, whole or not at all; ConfigError where the disk is full."""
@@ -109,16 +117,21 @@ class RunDir:
             raise self._unwritable(error) from None
 
     def records(self) -> Iterator[dict[str, Any]]:
-        """metrics.jsonl, one dict an update; a last line that a crash cut short is left out."""
+        """metrics.jsonl, one dict an update; a last line that a crash cut short is left out. ConfigError where a whole
+        line is no UpdateRecord, or does not follow from the one before."""
         if not self.metrics.exists():
             return
-        with open(self.metrics, encoding="utf-8") as lines:
-            for line in lines:
-                if line.endswith("\n"):
+        before: dict[str, Any] | None = None
+        with open(self.metrics, "rb") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.endswith(b"\n"):
                     try:
-                        yield json.loads(line)
-                    except ValueError as error:
-                        raise ConfigError(f"{self.metrics}: damaged ({error})") from None
+                        record = checked_record(parse_json(line), UpdateRecord)
+                        _check_follows(record, before)
+                    except DAMAGE as error:
+                        raise ConfigError(f"{self.metrics}: damaged (line {number}: {error})") from None
+                    yield record
+                    before = record
 
     def cut_back(self, updates: int) -> None:
         """Keep the first `updates` lines of metrics.jsonl."""
@@ -139,7 +152,7 @@ class RunDir:
         final = self._checkpoints / f"{env_steps:012d}"
         draft = self._checkpoints / f".{final.name}.tmp"
         try:
-            _write_checkpoint(draft, state)
+            write_checkpoint(draft, state)
             shutil.rmtree(final, ignore_errors=True)
             os.replace(draft, final)
             _sync(self._checkpoints)
@@ -163,8 +176,14 @@ class RunDir:
             raise self._unwritable(error) from None
 
     def read_result(self) -> dict[str, Any] | None:
-        """result.json, or None while the run has not finished."""
-        return read_json(self.result) if self.result.exists() else None
+        """result.json, or None while the run has not finished; ConfigError where it is damaged."""
+        if not self.result.exists():
+            return None
+        saved = read_json(self.result)
+        try:
+            return checked_record(saved, RunResult)
+        except DAMAGE as error:
+            raise ConfigError(f"{self.result}: damaged ({error}); run the same command again") from None
 
     def _unwritable(self, error: OSError) -> ConfigError:
         return ConfigError(
@@ -188,7 +207,7 @@ class RunDir:
                 if updates is not None and state["counters"]["update"] > updates:
                     raise ValueError(f"it needs {state['counters']['update']} lines of metrics.jsonl")
                 return state
-            except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            except (OSError, *DAMAGE) as error:
                 failures.append(f"{path.name}: {error}")
         if failures:
             raise ConfigError(f"{self._checkpoints}: no checkpoint can be read ({'; '.join(failures)})")
@@ -202,6 +221,18 @@ class RunDir:
         self._log = self._lock = None
 
 
+def _check_follows(record: dict[str, Any], before: dict[str, Any] | None) -> None:
+    """ValueError where update, E or S do not go on from the line before: a line is missing, or one of them is wrong."""
+    if record["update"] != (before["update"] + 1 if before else 0):
+        raise ValueError(f"update {record['update']} stands out of turn")
+    if before is None:
+        return
+    if record["env_steps"] != before["env_steps"] + record["used_env_steps"]:
+        raise ValueError("env_steps is not that of the line before and used_env_steps")
+    if record["optimizer_steps"] < before["optimizer_steps"]:
+        raise ValueError("optimizer_steps falls")
+
+
 def take_lock(file: Path, directory: Path) -> IO[str]:
     """The file that stands for `directory`, locked until it is closed; ConfigError where another process has it."""
     lock = open(file, "w")  # noqa: SIM115 - the caller's to close
@@ -213,28 +244,10 @@ def take_lock(file: Path, directory: Path) -> IO[str]:
     return lock
 
 
-def _write_checkpoint(folder: Path, state: dict[str, Any]) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    arrays: dict[str, np.ndarray] = {}
-    plain = json.dumps(_split(state, "", arrays), allow_nan=False)
-    for name, content in (("arrays.safetensors", save(arrays)), ("state.json", plain.encode())):
-        with open(folder / name, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The state that `save_checkpoint` wrote in that folder."""
-    arrays = load_file(path / "arrays.safetensors")
-    return _join(json.loads((path / "state.json").read_text(encoding="utf-8")), arrays)
-
-
 def read_json(path: Path) -> Any:
     """A JSON file of ours; ConfigError naming it where it is damaged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_bytes())
     except ValueError as error:
         raise ConfigError(f"{path}: damaged ({error}); move it away to go on") from None
 
@@ -269,25 +282,3 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _split(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
-    """The JSON skeleton of `value`; each array moves to `arrays` and leaves its name behind."""
-    if isinstance(value, np.ndarray):
-        arrays[name] = np.ascontiguousarray(value)
-        return {"array": name, "shape": list(value.shape)}
-    if isinstance(value, dict):
-        return {"dict": {k: _split(v, f"{name}/{k}", arrays) for k, v in value.items()}}
-    if isinstance(value, (list, tuple)):
-        return {"list": [_split(v, f"{name}/{i}", arrays) for i, v in enumerate(value)]}
-    return {"value": value.item() if isinstance(value, np.generic) else value}
-
-
-def _join(node: dict[str, Any], arrays: dict[str, np.ndarray]) -> Any:
-    if "array" in node:
-        return arrays[node["array"]].reshape(node["shape"])
-    if "dict" in node:
-        return {k: _join(v, arrays) for k, v in node["dict"].items()}
-    if "list" in node:
-        return [_join(v, arrays) for v in node["list"]]
-    return node["value"]

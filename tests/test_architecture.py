@@ -31,6 +31,8 @@ ROOMS = {
         "rl_gns.config",
         "rl_gns.config_rules",
         "rl_gns.config_file",
+        "rl_gns.on_disk",
+        "rl_gns.checkpoint",
         "rl_gns.rundir",
     ],
     "envs": ["envs"],

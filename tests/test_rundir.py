@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import CARTPOLE, config, finished, replaced
 
+from rl_gns.checkpoint import read_checkpoint
 from rl_gns.config import ConfigError
-from rl_gns.rundir import RunDir, read_checkpoint, write_text
+from rl_gns.rundir import RunDir, write_text
 
 
 @pytest.fixture(scope="module")

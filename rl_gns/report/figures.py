@@ -9,6 +9,7 @@ import matplotlib
 import numpy as np
 
 from rl_gns.config import ConfigError
+from rl_gns.on_disk import understood
 from rl_gns.rundir import RunDir, read_json
 
 matplotlib.use("Agg")
@@ -21,9 +22,8 @@ BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
 
 def figure(path: Path) -> Path:
     """Draw what the directory holds beside it; returns the PNG's path."""
-    if (path / "sweep.json").is_file():
-        return front_figure(path)
-    return run_figure(path)
+    with understood(path):
+        return front_figure(path) if (path / "sweep.json").is_file() else run_figure(path)
 
 
 def run_figure(path: Path) -> Path:

@@ -8,6 +8,7 @@ from typing import Any
 
 from rl_gns.control_channel import trip_words, tripped
 from rl_gns.noise.pooled_prediction import hold_against
+from rl_gns.on_disk import understood
 from rl_gns.report.confounds import LIMITED, confound_table, floor_words
 from rl_gns.report.digits import round3
 from rl_gns.rundir import RunDir, read_json
@@ -19,6 +20,11 @@ PART_WORDS = {"policy": "policy gradient", "rest": "value and entropy", "total":
 
 def words(path: Path) -> list[str]:
     """What the directory holds, said in a few lines; ConfigError where it holds neither a run nor a sweep."""
+    with understood(path):
+        return _words(path)
+
+
+def _words(path: Path) -> list[str]:
     if (path / "sweep.json").is_file():
         return sweep_words(path)
     result = RunDir(path).read_result()

@@ -22,6 +22,7 @@ STORE_ROLLOUTS = 3
 
 def checked(config: RunConfig) -> RunConfig:
     """The configuration, if a run can be built from it; ConfigError in one line otherwise."""
+    validate(config)
     try:
         envs.spec(config.env)
     except envs.UnknownWorld as error:
@@ -37,7 +38,7 @@ def checked(config: RunConfig) -> RunConfig:
             )
         if config.checkpoint.exact_resume:
             _check_generations(config)
-    return validate(config)
+    return config
 
 
 def check_scored(env: str) -> None:

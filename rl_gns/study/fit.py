@@ -13,6 +13,7 @@ from rl_gns.noise.front import Front, NoFront, fit_front
 from rl_gns.noise.pooled_prediction import PooledPrediction, hold_against
 from rl_gns.noise.run_prediction import Interval
 from rl_gns.noise.trust_region import VERDICT_WORDS
+from rl_gns.on_disk import understood
 from rl_gns.study.confounds import mark
 from rl_gns.study.held import a_rollout, held_words, pooled
 from rl_gns.study.points import GoalRun, read_points
@@ -33,13 +34,15 @@ def fit(path: Path) -> list[dict[str, Any]]:
     groups: dict[tuple[str, float, int, str], list[GoalRun]] = {}
     for run in read_points(path):
         groups.setdefault((run.game, run.goal_return, run.epochs, run.variant), []).append(run)
-    predictions = pooled(path) if path.is_dir() else {}
+    with understood(path):
+        predictions = pooled(path) if path.is_dir() else {}
     fronts = []
     for (game, goal, epochs, variant), runs in groups.items():
         front = _front(runs)
         beside = _beside(front, predictions.get((goal, epochs, variant)))
         fronts.append({"game": game, "goal_return": goal, "variant": variant, **front, **beside})
-    mark(fronts, path)
+    with understood(path):
+        mark(fronts, path)
     return fronts
 
 

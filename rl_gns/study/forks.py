@@ -20,10 +20,12 @@ from typing import Any
 
 import numpy as np
 
+from rl_gns.checkpoint import read_checkpoint
 from rl_gns.config import ConfigError, RunConfig, config_id
 from rl_gns.noise.controller import learning_rate
 from rl_gns.noise.pooling import Pool
-from rl_gns.rundir import RunDir, read_checkpoint
+from rl_gns.on_disk import understood
+from rl_gns.rundir import RunDir
 from rl_gns.study.train import Origin
 from rl_gns.trainer import COUNTERS
 
@@ -120,7 +122,8 @@ def read_fork(run: Path, checkpoint: Path) -> Fork:
     digest = hashlib.sha256()
     for path in sorted(checkpoint.iterdir()):
         digest.update(path.read_bytes())
-    return Fork(run, RunDir(run).config(), read_checkpoint(checkpoint), digest.hexdigest())
+    with understood(checkpoint):
+        return Fork(run, RunDir(run).config(), read_checkpoint(checkpoint), digest.hexdigest())
 
 
 def branch_seed(config: RunConfig, k: int) -> int:

@@ -13,6 +13,7 @@ from typing import Literal
 
 from rl_gns.config import ConfigError, RunConfig, config_id
 from rl_gns.config_file import from_table, load_toml
+from rl_gns.config_rules import check_least
 from rl_gns.noise.controller import RATE_POWERS
 from rl_gns.study.build import checked
 
@@ -58,6 +59,10 @@ def cell_configs(config: RunConfig, grid: Grid) -> dict[str, RunConfig]:
     ):
         if value != needed:
             raise ConfigError(f"{key}: {value!r} makes no front: B and the rate must stay; {needed} does")
+    check_least(config)
+    for name, least in (("batch_sizes", 1), ("learning_rates", 0), ("seeds", 0)):
+        if min(getattr(grid, name)) < least:
+            raise ConfigError(f"sweep.{name}: {min(getattr(grid, name))} is too small; the least is {least}")
     if grid.max_optimizer_steps < 0:
         raise ConfigError(f"sweep.max_optimizer_steps: {grid.max_optimizer_steps} is too small; the least is 0")
     cells = {}

@@ -18,6 +18,7 @@ from rl_gns.noise.pooled_prediction import (
     pool_runs,
 )
 from rl_gns.noise.run_prediction import Interval, RunPrediction
+from rl_gns.on_disk import understood
 from rl_gns.rundir import RunDir, read_json
 from rl_gns.study.predict import from_records, interval_words, predict
 from rl_gns.study.predict import words as run_words
@@ -182,6 +183,11 @@ def held_words(held: Comparison | None) -> str:
 def predictions(path: Path, part: str, until_env_steps: int) -> tuple[Any, list[str]]:
     """(for programs, for people): each goal of a sweep's directory, or a run's whole prediction and, where it is a cell
     of a sweep, its goals."""
+    with understood(path):
+        return _predictions(path, part, until_env_steps)
+
+
+def _predictions(path: Path, part: str, until_env_steps: int) -> tuple[Any, list[str]]:
     if (path / SWEEP).is_file():
         for flag, given in (("part", part != "policy"), ("until-env-steps", until_env_steps)):
             if given:

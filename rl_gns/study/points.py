@@ -48,10 +48,14 @@ def _number(low: float, high: float) -> Callable[[str], float]:
 
 def _whole(low: int, high: int) -> Callable[[str], int]:
     def read(text: str) -> int:
-        value = float(text)
-        if not (math.isfinite(value) and value == int(value)):
-            raise ValueError("must be a whole number")
-        return int(_number(low, high)(text))
+        try:
+            value = int(text)  # a float would round the last digits of a long seed
+        except ValueError:
+            value = float(text)
+            if not (math.isfinite(value) and value == int(value)):
+                raise ValueError("must be a whole number") from None
+        _number(low, high)(text)
+        return int(value)
 
     return read
 
@@ -95,7 +99,9 @@ def read_csv(path: Path) -> list[GoalRun]:
             lines = [(number, cells) for number, cells in _lines(file) if any(cell.strip() for cell in cells)]
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
-    except (UnicodeDecodeError, csv.Error) as error:
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    except (ValueError, csv.Error) as error:
         raise ConfigError(f"{path}: not a CSV file: {error}") from None
     if not lines:
         raise ConfigError(f"{path}: the file is empty; the columns needed are {', '.join(REQUIRED)}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import os
 import re
 import time
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rl_gns.config import ConfigError, RunConfig
+from rl_gns.on_disk import DAMAGE, checked_record, parse_json
+from rl_gns.records import UpdateRecord
 from rl_gns.rundir import RunDir
 from rl_gns.study.progress import RATE_SECONDS, Progress
 
@@ -94,11 +95,12 @@ def look(path: Path, name: str) -> RunStatus:
         progress = Progress(config.total_env_steps)
         for record in newest_records(run.metrics):
             progress.add(record)
+        progress.words(), progress.faults()  # what is shown can be told
         return RunStatus(name, path, *_state(run, config, in_use), config, progress, age)
-    except (KeyError, TypeError) as error:
-        return RunStatus(name, path, "damaged", f"metrics.jsonl: not a run's records ({error!r})")
     except (ConfigError, OSError) as error:
         return RunStatus(name, path, "damaged", " ".join(str(error).replace(f"{path}/", "").split()))
+    except DAMAGE as error:
+        return RunStatus(name, path, "damaged", f"metrics.jsonl: not a run's records ({error!r})")
 
 
 def _begun(name: str, path: Path, in_use: bool) -> RunStatus:
@@ -138,8 +140,8 @@ def newest_records(path: Path) -> list[dict[str, Any]]:
     seconds, noise = 0.0, None
     while lines and (seconds < RATE_SECONDS or not noise):
         try:
-            records.append(json.loads(lines.pop()))
-        except ValueError as error:
+            records.append(checked_record(parse_json(lines.pop()), UpdateRecord))
+        except DAMAGE as error:
             raise ConfigError(f"{path.name}: damaged ({error})") from None
         seconds, noise = seconds + records[-1]["seconds"], noise or records[-1]["noise"]
     return records[::-1]

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from rl_gns.config import ConfigError, RunConfig, config_id
 from rl_gns.distributed import session, tasks
+from rl_gns.on_disk import understood
 from rl_gns.records import UpdateRecord
 from rl_gns.rundir import RunDir, take_lock, write_json, write_text
 from rl_gns.study.build import make_learner, object_store_bytes
@@ -108,8 +109,12 @@ def check_directories(path: Path, reuse: Sequence[Path], cells_at_once: int) -> 
 
 def finished(path: Path, config: RunConfig) -> bool:
     """The cell's result is of this experiment, and answers for these goals; read from result.json alone."""
-    result = RunDir(path).read_result()
-    if result is None or result["config_id"] != config_id(config):
+    with understood(path):
+        return _answers(RunDir(path).read_result(), config)
+
+
+def _answers(result: dict[str, Any] | None, config: RunConfig) -> bool:
+    if result is None or result.get("config_id") != config_id(config):
         return False
     asked = [(goal, config.goals_judged_on) for goal in config.goals]
     if [(g["goal_return"], g.get("judged_on")) for g in result["goals"]] != asked:
@@ -134,7 +139,7 @@ def lender(name: str, config: RunConfig, reuse: Sequence[Path]) -> Path | None:
     """The cell's directory in the first of the other sweeps that has finished it, for whatever goals and budget."""
     for other in reuse:
         result = RunDir(other / name).read_result()
-        if result is not None and result["config_id"] == config_id(config):
+        if result is not None and result.get("config_id") == config_id(config):
             return other / name
     return None
 

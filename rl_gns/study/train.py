@@ -10,6 +10,7 @@ from typing import Any
 from rl_gns.config import ConfigError, RunConfig, config_id
 from rl_gns.control_channel import tripped
 from rl_gns.learn.learner import NonFiniteGradient
+from rl_gns.on_disk import understood
 from rl_gns.records import RunResult, UpdateRecord, to_json
 from rl_gns.rollout.generations import MEASURED_ON
 from rl_gns.rundir import RunDir, save_arrays
@@ -72,11 +73,15 @@ class Keeper:
 
     def over(self) -> bool:
         """It has finished, by its result and by this configuration."""
-        return self.run.result.exists() and _stopped(list(self.run.records()), self._config) is not None
+        with understood(self.run.path):
+            return self.run.result.exists() and _stopped(list(self.run.records()), self._config) is not None
 
     def resume(self) -> tuple[dict[str, Any] | None, list[Look]]:
         """(state of the newest checkpoint, looks up to it). Lines beyond it are cut off: they will come again."""
-        self.run.result.unlink(missing_ok=True)
+        with understood(self.run.path):
+            return self._resume()
+
+    def _resume(self) -> tuple[dict[str, Any] | None, list[Look]]:
         lines = list(self.run.records())
         state = self.run.load_checkpoint(len(lines))
         if state is not None:
@@ -85,6 +90,7 @@ class Keeper:
             words = f"has recorded {lines[-1]['env_steps']:,} env steps, but no checkpoint"
             raise ConfigError(f"--run-dir: {self.run.path} {words}")
         updates = state["counters"]["update"] if state else 0
+        self.run.result.unlink(missing_ok=True)
         self.run.cut_back(updates)
         return state, looks(lines[:updates], self._config)
 

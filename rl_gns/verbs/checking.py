@@ -18,7 +18,7 @@ from rl_gns.options import (
     VerifyResumeOptions,
 )
 from rl_gns.records import to_json
-from rl_gns.verbs.places import default_run_dir, runs_root
+from rl_gns.verbs.places import default_run_dir, default_sweep_dir
 
 
 def plan(arguments: list[str]) -> int:
@@ -30,7 +30,7 @@ def plan(arguments: list[str]) -> int:
     from rl_gns.study.plan_table import show
 
     def home(run: RunConfig | None) -> Path:
-        default = default_run_dir(options.config, run) if run else runs_root() / Path(options.config).stem
+        default = default_run_dir(options.config, run) if run else default_sweep_dir(options.config)
         return Path(options.run_dir) if options.run_dir else default
 
     reuse = [Path(other) for other in options.reuse]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from rl_gns.config import RunConfig, config_id
+from rl_gns.config import ConfigError, RunConfig, config_id
 from rl_gns.config_file import find, load
 from rl_gns.flags import value_of
 
@@ -21,7 +21,13 @@ def runs_root() -> Path:
     return Path(os.environ.get("RL_GNS_RUNS", "runs"))
 
 
+def default_sweep_dir(file: str) -> Path:
+    """The file's name without its end; ConfigError where that is none, as of `...toml`."""
+    if not (stem := Path(file).stem).strip("."):
+        raise ConfigError(f"--config: {file}: no name for a directory; give --run-dir")
+    return runs_root() / stem
+
+
 def default_run_dir(preset: str, config: RunConfig) -> Path:
     """A name that the same settings always give, so that the same command finds its run again."""
-    stem = Path(preset).stem or config.env
-    return runs_root() / f"{stem}-B{config.batch.size}-s{config.seed}-{config_id(config)}"
+    return runs_root() / f"{Path(preset).stem or config.env}-B{config.batch.size}-s{config.seed}-{config_id(config)}"

@@ -21,7 +21,7 @@ from rl_gns.options import (
 )
 from rl_gns.records import to_json
 from rl_gns.rundir import write_json
-from rl_gns.verbs.places import default_run_dir, preset, runs_root
+from rl_gns.verbs.places import default_run_dir, default_sweep_dir, preset, runs_root
 
 if TYPE_CHECKING:
     from rl_gns.records import NoiseScale
@@ -119,7 +119,7 @@ def sweep(arguments: list[str]) -> int:
 
     file = find(options.config)
     variants = load_variants(file)
-    path = Path(options.run_dir) if options.run_dir else runs_root() / Path(options.config).stem
+    path = Path(options.run_dir) if options.run_dir else default_sweep_dir(options.config)
     lines, reuse = CellLines(len(in_order(variant_cells(variants)))), [Path(other) for other in options.reuse]
     result = run_sweep(*load_grid(file), path, lines, options.cells_at_once, reuse, variants)
     if options.json:
