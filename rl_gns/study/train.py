@@ -9,6 +9,7 @@ from typing import Any
 
 from rl_gns.config import ConfigError, RunConfig, config_id
 from rl_gns.control_channel import tripped
+from rl_gns.distributed.metrics import Gauges
 from rl_gns.learn.learner import NonFiniteGradient
 from rl_gns.records import RunResult, UpdateRecord, to_json
 from rl_gns.rollout.generations import MEASURED_ON
@@ -62,6 +63,7 @@ class Keeper:
         origin: Origin | None = None,
     ):
         self.run, self._config, self._watch, self._origin = RunDir(path), config, watch, origin
+        self._gauges = Gauges(path, config.env, config.seed)
 
     def open(self) -> None:
         """Take the directory; ConfigError where another process has it, or another experiment lies there. A run with
@@ -86,6 +88,7 @@ class Keeper:
             raise ConfigError(f"--run-dir: {self.run.path} {words}")
         updates = state["counters"]["update"] if state else 0
         self.run.cut_back(updates)
+        self._gauges = Gauges(self.run.path, self._config.env, self._config.seed, lines[:updates])
         return state, looks(lines[:updates], self._config)
 
     def _check_generation(self, state: dict[str, Any]) -> None:
@@ -99,6 +102,7 @@ class Keeper:
         """One event, on disk when this returns."""
         if isinstance(event, UpdateRecord):
             self.run.append(event)
+            self._gauges.show(event)
             self._watch(event)
         elif isinstance(event, Checkpoint):
             self.run.save_checkpoint(event.env_steps, event.state)
