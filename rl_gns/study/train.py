@@ -9,6 +9,7 @@ from typing import Any
 
 from rl_gns.config import ConfigError, RunConfig, config_id
 from rl_gns.control_channel import tripped
+from rl_gns.distributed.metrics import Gauges
 from rl_gns.learn.learner import NonFiniteGradient
 from rl_gns.on_disk import understood
 from rl_gns.records import RunResult, UpdateRecord, to_json
@@ -63,6 +64,7 @@ class Keeper:
         origin: Origin | None = None,
     ):
         self.run, self._config, self._watch, self._origin = RunDir(path), config, watch, origin
+        self._gauges = Gauges(path, config.env, config.seed)
 
     def open(self) -> None:
         """Take the directory; ConfigError where another process has it, or another experiment lies there. A run with
@@ -92,6 +94,7 @@ class Keeper:
         updates = state["counters"]["update"] if state else 0
         self.run.result.unlink(missing_ok=True)
         self.run.cut_back(updates)
+        self._gauges = Gauges(self.run.path, self._config.env, self._config.seed, lines[:updates])
         return state, looks(lines[:updates], self._config)
 
     def _check_generation(self, state: dict[str, Any]) -> None:
@@ -105,6 +108,7 @@ class Keeper:
         """One event, on disk when this returns."""
         if isinstance(event, UpdateRecord):
             self.run.append(event)
+            self._gauges.show(event)
             self._watch(event)
         elif isinstance(event, Checkpoint):
             self.run.save_checkpoint(event.env_steps, event.state)
