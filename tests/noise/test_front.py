@@ -65,6 +65,17 @@ def test_limits_of_the_model():
     assert (flat.b_crit, flat.e_min) == (0, 0) and flat.s_min == pytest.approx(300)
 
 
+def test_a_power_law_has_no_knee_to_resolve():
+    """Breakout's six points to a return of 2 (2026-11-23), S falling as B^-0.55: the hyperbola's interval is bounded on
+    both sides and its knee has a factor of 4 beyond it, but nothing bends. The control is a hyperbola that does."""
+    batch, steps = [40, 80, 160, 320, 640, 1280], np.array([1546, 1176, 813, 610, 380, 219.0])
+    front = fit_front(batch, steps)
+    assert front.low > 0 and front.high is not None and front.b_crit is not None
+    assert not front.resolved and "power law" in front.reason
+    scatter = np.exp(0.1 * np.random.default_rng(0).standard_normal(6))
+    assert fit_front(batch, 300 * (1 + 200 / np.array(batch)) * scatter).resolved
+
+
 def test_scattered_and_short_fronts_are_not_resolved():
     wild = front_steps(BATCH) * np.exp(2.0 * np.random.default_rng(3).standard_normal(11))
     assert not fit_front(BATCH, wild).resolved
