@@ -125,7 +125,8 @@ def test_one_run_predicts_the_knee(tmp_path):
     assert found.resolved and found.b_crit.value == pytest.approx(quadratic.B_CRIT, rel=0.2)
     assert found.b_crit.low < quadratic.B_CRIT < 1.05 * found.b_crit.high and found.b_crit.high < 1.3 * found.b_crit.low
     crossed, until = (result["goals"][0][name] for name in ("optimizer_steps", "env_steps"))
-    assert predict(tmp_path, until_env_steps=int(until)).s_min.value == pytest.approx(quadratic.tuned(GOAL, 1e9)[0], rel=0.25)
+    exact = quadratic.tuned(GOAL, 1e9)[0]
+    assert predict(tmp_path, until_env_steps=int(until)).s_min.value == pytest.approx(exact, rel=0.25)
     assert crossed == pytest.approx(quadratic.steps_to_return(GOAL, 64, 3.5e-3), rel=0.25)
 
 
