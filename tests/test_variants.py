@@ -16,7 +16,7 @@ from rl_gns.noise import fit_front
 from rl_gns.report.confounds import COLUMNS, confound_table
 from rl_gns.report.figures import figure
 from rl_gns.report.summary import words
-from rl_gns.rundir import RunDir
+from rl_gns.rundir import RunDir, write_json
 from rl_gns.study.confounds import clip_families, limit_means, verdicts
 from rl_gns.study.fit import fit
 from rl_gns.study.grid import Grid, cell_configs, load_grid
@@ -167,6 +167,25 @@ def test_a_floor_of_the_clip_is_not_called_a_critical_batch():
     assert "100 [" in confound_table(saved_with(50.0, 50.0))[2]
 
 
+@pytest.mark.parametrize(("wide", "limited"), [(50.0, True), (120.0, False)])
+def test_no_prediction_is_held_against_a_floor_of_the_clip(tmp_path, capsys, wide, limited):
+    saved = saved_with(120.0, wide)
+    known = {"s_min": 60.0, "e_min": 1500.0, "b_crit": 100.0, "low": 50.0, "high": 200.0, "gamma": 0.9, "covered": 1.0}
+    prediction = {**known, "epochs": 4, "minibatches": 1}
+    cells = [
+        {"goal_return": 9.0, "variant": name, "batch_size": size, "chosen": True, "reached": True}
+        | {"prediction": prediction}
+        for name in saved["variants"]
+        for size in (64, 128, 256)
+    ]
+    config_there = saved["variants"]["ppo4"]["config"]
+    write_json(tmp_path / "sweep.json", saved | {"config": config_there, "cells": cells, "failed": {}})
+    assert main(["predict", "--run-dir", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert ("trust-region limited: no B_crit" in said) is limited
+    assert ("they agree" in said) is not limited and "predicted from 3 runs" in said
+
+
 def test_a_sweeps_cells_keep_their_names(tmp_path):
     """Variants or none, a cell is the same experiment: what a plain sweep has run is found."""
     settings, grid = load_grid(written(tmp_path / "plain.toml"))
@@ -194,6 +213,7 @@ def test_families_differ_in_nothing_but_the_clip(tmp_path):
     ]
     other = replaced(configs["ppo4"], learner=replaced(configs["ppo4"].learner, clip_range=0.8, entropy_coef=0.5))
     assert clip_families({"ppo4": configs["ppo4"], "other": other}) == []
+    assert clip_families({"slow": configs["ppo4"], "fast": configs["ppo4"]}) == [], "one clip, two grids"
 
 
 @pytest.mark.parametrize(
