@@ -17,9 +17,10 @@ from rl_gns.report.confounds import COLUMNS, confound_table
 from rl_gns.report.figures import figure
 from rl_gns.report.summary import words
 from rl_gns.rundir import RunDir, write_json
-from rl_gns.study.confounds import clip_families, limit_means, verdicts
+from rl_gns.study.confounds import clip_families, verdicts
 from rl_gns.study.fit import fit
 from rl_gns.study.grid import Grid, cell_configs, load_grid
+from rl_gns.study.limits import limit_means
 from rl_gns.study.sweep import sweep
 from rl_gns.study.variants import in_order, load_variants, variant_cells
 

@@ -1,62 +1,18 @@
-"""What else than gradient noise may set the floor of a front: how hard its runs met their limits, and what widening
-the clip does to the floor."""
+"""What else than gradient noise may set the floor of a front: what widening the clip does to it."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any
 
 from rl_gns.config import RunConfig, identity
 from rl_gns.config_file import from_table
 from rl_gns.noise.front import Front
 from rl_gns.noise.trust_region import TrustRegion, judge
 from rl_gns.rundir import read_json
-
-if TYPE_CHECKING:
-    from rl_gns.study.fronts import Cell, GoalFront
-
-LIMITS = ("approx_kl", "clip_fraction", "grad_clip_fraction")
-"""Fields of a record, means over the optimizer steps of a rollout."""
-
-
-@dataclass(frozen=True)
-class AtBatchSize:
-    """How hard the runs of the chosen learning rate met their limits, at one batch size."""
-
-    batch_size: int
-    runs: int
-    approx_kl: float | None
-    """Nats, collecting to updated policy: mean over the optimizer steps of a run to the goal, then over runs. None
-    where no rollout ended before the goal."""
-    clip_fraction: float | None
-    """Of rows, likewise; 0 without a clip."""
-    grad_clip_fraction: float | None
-    """Of optimizer steps, likewise."""
-
-
-def limit_means(records: Sequence[Mapping[str, Any]], until: float) -> dict[str, float | None]:
-    """Mean of each of `LIMITS` over the rollouts up to `until` optimizer steps; each gives as many steps."""
-    before = [r for r in records if r["optimizer_steps"] <= until]
-    return {name: _mean([r[name] for r in before]) for name in LIMITS}
-
-
-def by_batch_size(cells: Sequence[Cell]) -> tuple[AtBatchSize, ...]:
-    """Of the cells that stand for their batch size in one front, ascending."""
-    found = []
-    for size in sorted({c.batch_size for c in cells if c.chosen}):
-        here = [c for c in cells if c.chosen and c.batch_size == size]
-        found.append(AtBatchSize(size, len(here), *(_mean([getattr(c, name) for c in here]) for name in LIMITS)))
-    return tuple(found)
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None
+from rl_gns.study.fronts import GoalFront
 
 
 def judged(fronts: Sequence[GoalFront], configs: Mapping[str, RunConfig]) -> list[GoalFront]:

@@ -25,7 +25,7 @@ from rl_gns.noise.pooled_prediction import (
 )
 from rl_gns.noise.trust_region import TrustRegion
 from rl_gns.rundir import RunDir, write_text
-from rl_gns.study.confounds import AtBatchSize, by_batch_size, limit_means
+from rl_gns.study.limits import LIMITS, AtBatchSize, known_mean, limit_means
 from rl_gns.study.predict import from_records
 
 COLUMNS = (
@@ -195,8 +195,17 @@ def goal_front(cells: Sequence[Cell], config: RunConfig) -> GoalFront:
         predicted=predicted,
         held=hold_against(vars(predicted), vars(front)) if predicted and front else None,
         variant=cells[0].variant,
-        limits_met=by_batch_size(cells),
+        limits_met=_limits_met(cells),
     )
+
+
+def _limits_met(cells: Sequence[Cell]) -> tuple[AtBatchSize, ...]:
+    """Of the cells that stand for their batch size in one front, ascending."""
+    found = []
+    for size in sorted({c.batch_size for c in cells if c.chosen}):
+        here = [c for c in cells if c.chosen and c.batch_size == size]
+        found.append(AtBatchSize(size, len(here), *(known_mean([getattr(c, name) for c in here]) for name in LIMITS)))
+    return tuple(found)
 
 
 def _mostly_there(cells: Sequence[Cell]) -> list[Cell]:
