@@ -147,8 +147,13 @@ def test_a_second_writer_is_turned_away(settings, tmp_path):
 
 
 def test_a_cells_prediction_is_its_own_policys_up_to_the_goal(tmp_path, settings):
-    """By hand from metrics.jsonl: B_crit = sum w trace / sum w signal, w = steps B / (B signal + trace), with the means
-    of the probes within half a window."""
+    """By hand from metrics.jsonl: ds = B signal / (B signal + trace) of a step, with the means of the probes within half a
+    window, by the jackknife over them; S_min = sum ds, E_min = sum B (1 - ds)."""
+
+    def share(near, batch):
+        signal, trace = (sum(p[1] * p[i] for p in near) for i in (2, 3))
+        return batch * signal / (batch * signal + trace)
+
     further = replaced(settings, goals=(60.0,), total_env_steps=30_000, stop_at_goal=True)
     further = replaced(further, noise=replaced(further.noise, window_env_steps=2000))
     sweep(further, Grid((128,), (3e-3,)), tmp_path, Heard(), cells_at_once=1)
@@ -161,16 +166,16 @@ def test_a_cells_prediction_is_its_own_policys_up_to_the_goal(tmp_path, settings
             pair = r["probe_signal_sq"]["policy"], r["probe_noise_trace"]["policy"]
             probes.append((r["env_steps"], r["used_env_steps"], *pair))
         left_out = r["probes_left_out"]
-    signal_sum = trace_sum = before = 0.0
+    s_min = e_min = before = 0.0
     for r in lines:
         steps, before = r["optimizer_steps"] - before, r["optimizer_steps"]
-        near = [p for p in probes if abs(p[0] - r["env_steps"]) <= 1000]
-        weight, signal, trace = (sum(p[1] * (1, p[2], p[3])[i] for p in near) for i in range(3))
-        if near:
-            share = steps * r["batch_env_steps"] / (r["batch_env_steps"] * signal + trace)
-            signal_sum, trace_sum = signal_sum + share * signal, trace_sum + share * trace
-    assert weight > 0 and trace_sum > 0 and cell["prediction"]["s_min"] == pytest.approx(signal_sum)
-    assert cell["prediction"]["e_min"] == pytest.approx(trace_sum) and cell["prediction"]["minibatches"] == 1
+        batch, near = r["batch_env_steps"], [p for p in probes if abs(p[0] - r["env_steps"]) <= 1000]
+        if m := len(near):
+            others = [share(near[:j] + near[j + 1 :], batch) for j in range(m)] if m > 1 else [0.0]
+            ds = m * share(near, batch) - (m - 1) * sum(others) / m
+            s_min, e_min = s_min + steps * ds, e_min + steps * batch * (1 - ds)
+    assert e_min > 0 and cell["prediction"]["s_min"] == pytest.approx(s_min)
+    assert cell["prediction"]["e_min"] == pytest.approx(e_min) and cell["prediction"]["minibatches"] == 1
 
 
 def cell(size, seed, steps, **changes):
