@@ -147,8 +147,8 @@ def test_a_second_writer_is_turned_away(settings, tmp_path):
 
 
 def test_a_cells_prediction_is_its_own_policys_up_to_the_goal(tmp_path, settings):
-    """By hand from metrics.jsonl: ds = B signal / (B signal + trace) of a step, from the means of the probes within half
-    a window, by the jackknife over them; S_min = sum ds, E_min = sum B (1 - ds)."""
+    """By hand from metrics.jsonl: ds = B signal / (B signal + trace) of a step, means over the probes within half a
+    window, by the jackknife over them; S_min = sum ds, E_min = sum B (1 - ds)."""
 
     def share(near, batch):
         signal, trace = (sum(p[1] * p[i] for p in near) for i in (2, 3))
