@@ -31,6 +31,8 @@ from rl_gns.noise.run_prediction import Interval, RunPrediction
 
 CONFIDENCE = 0.9
 """That of a swept knee, so that the two can be held against each other."""
+AGREE_WORDS = {True: "they agree", False: "they do not agree", None: "too wide to tell"}
+"""`Comparison.agree` for people."""
 LEAST_UNITS = 3
 """Batch sizes below which runs are the units (a choice: t of one degree of freedom says nothing)."""
 

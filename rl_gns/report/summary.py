@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rl_gns.control_channel import trip_words, tripped
-from rl_gns.noise.pooled_prediction import hold_against
+from rl_gns.noise.pooled_prediction import AGREE_WORDS, hold_against
 from rl_gns.on_disk import understood
 from rl_gns.report.confounds import LIMITED, confound_table, floor_words
 from rl_gns.report.digits import round3
@@ -277,7 +277,7 @@ def _held(predicted: dict[str, Any], fit: dict[str, Any], minibatches: int) -> l
     held = hold_against(predicted, fit)
     ratio = "unknown" if held.ratio is None else round3(held.ratio)
     high = "no upper limit" if held.high is None else round3(held.high)
-    verdict = {True: "they agree", False: "they do not agree", None: "too wide to tell"}[held.agree]
+    verdict = AGREE_WORDS[held.agree]
     lines = [
         f"  Predicted over swept: {ratio} ({fit['confidence']:.0%} interval {round3(held.low)} to {high}): {verdict}."
     ]

@@ -126,10 +126,8 @@ def _judged(
     fork: Fork, plan: Plan, before: dict[int, float], ends: Mapping[str, dict[str, Any]], failed: dict[str, str]
 ) -> Branching:
     """`ends`: branch -> its last record."""
-    confidence, others = (
-        confidence_of(len(plan.learning_rate_rules)),
-        [b for b in plan.batch_sizes if b != plan.reference],
-    )
+    confidence = confidence_of(len(plan.learning_rate_rules))
+    others = [b for b in plan.batch_sizes if b != plan.reference]
     reference = _row(fork, plan, plan.reference, plan.learning_rate_rules[0], ends)
     rows = [_row(fork, plan, size, rule, ends) for size in others for rule in plan.learning_rate_rules]
     rows = [dataclasses.replace(row, judgement=_judgement(plan, row, reference, before)) for row in rows]

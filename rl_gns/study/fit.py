@@ -17,7 +17,7 @@ from rl_gns.on_disk import understood
 from rl_gns.study.confounds import mark
 from rl_gns.study.held import a_rollout, held_words, pooled
 from rl_gns.study.points import GoalRun, read_points
-from rl_gns.study.predict import interval_words
+from rl_gns.study.predict import interval_words, round3
 
 WIDTH = 190
 """Columns of the table where there is no terminal."""
@@ -103,7 +103,7 @@ def _cells(front: dict[str, Any], named: bool) -> tuple[list[str], list[str]]:
     first = [front["game"], f"{front['goal_return']:g}", *variant, str(front["epochs"]), runs]
     if front["rms_log"] is None:
         return [*first, "", "", "no front"], ["", ""]
-    numbers = [_number(front["s_min"]), _number(front["e_min"]), knee_words(front)]
+    numbers = [round3(front["s_min"]), round3(front["e_min"]), knee_words(front)]
     return [*first, *numbers], [f"{front['rms_log']:.3f}", _rival(front["aic"])]
 
 
@@ -116,10 +116,10 @@ def knee_words(front: dict[str, Any]) -> str:
     if low == 0 and high is None:
         return "unknown"
     if high is None:
-        return f"at least {_number(low)}"
+        return f"at least {round3(low)}"
     if low == 0:
-        return f"at most {_number(high)}"
-    return f"{'' if front['resolved'] else 'about '}{_number(front['b_crit'])} [{_number(low)} to {_number(high)}]"
+        return f"at most {round3(high)}"
+    return f"{'' if front['resolved'] else 'about '}{round3(front['b_crit'])} [{round3(low)} to {round3(high)}]"
 
 
 def _rival(aic: dict[str, float | None]) -> str:
@@ -147,7 +147,3 @@ def _notes(front: dict[str, Any]) -> list[str]:
             f"(from {found.n_runs} runs, {found.confidence:.0%} interval from {found.n_units} {found.unit})"
         )
     return notes
-
-
-def _number(value: float) -> str:
-    return f"{float(f'{value:.3g}'):,.0f}" if value >= 100 else f"{value:.3g}"

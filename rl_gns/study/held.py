@@ -9,6 +9,7 @@ from typing import Any
 
 from rl_gns.config import ConfigError
 from rl_gns.noise.pooled_prediction import (
+    AGREE_WORDS,
     CONFIDENCE,
     Comparison,
     GoalPrediction,
@@ -176,8 +177,7 @@ def held_words(held: Comparison | None) -> str:
     """`311 [60 to no upper limit]: they do not agree`."""
     if held is None:
         return ""
-    verdict = {True: "they agree", False: "they do not agree", None: "too wide to tell"}[held.agree]
-    return f"{interval_words(Interval(held.ratio, held.low, held.high))}: {verdict}"
+    return f"{interval_words(Interval(held.ratio, held.low, held.high))}: {AGREE_WORDS[held.agree]}"
 
 
 def predictions(path: Path, part: str, until_env_steps: int) -> tuple[Any, list[str]]:

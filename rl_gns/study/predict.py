@@ -49,13 +49,14 @@ def words(found: RunPrediction) -> list[str]:
 def interval_words(interval: Interval) -> str:
     """`449 [397 to 507]`, or what is known of it."""
     if interval.value is None:
-        return "unknown" if not interval.low else f"at least {_number(interval.low)}"
-    high = "no upper limit" if interval.high is None else _number(interval.high)
-    low = "no lower limit" if interval.low is None else _number(interval.low)
-    return f"{_number(interval.value)} [{low} to {high}]"
+        return "unknown" if not interval.low else f"at least {round3(interval.low)}"
+    high = "no upper limit" if interval.high is None else round3(interval.high)
+    low = "no lower limit" if interval.low is None else round3(interval.low)
+    return f"{round3(interval.value)} [{low} to {high}]"
 
 
-def _number(value: float) -> str:
+def round3(value: float) -> str:
+    """Three significant digits, with thousands separators."""
     return f"{float(f'{value:.3g}'):,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
