@@ -29,6 +29,7 @@ ROOMS = {
         "rl_gns.control_channel",
         "rl_gns.segments",
         "rl_gns.config",
+        "rl_gns.digits",
         "rl_gns.config_rules",
         "rl_gns.config_file",
         "rl_gns.on_disk",

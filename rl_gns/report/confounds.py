@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from rl_gns.digits import round3
 from rl_gns.noise.trust_region import VERDICT_WORDS
-from rl_gns.report.digits import round3
 
 COLUMNS = (
     "goal",

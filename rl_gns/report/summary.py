@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from rl_gns.control_channel import trip_words, tripped
+from rl_gns.digits import round3
 from rl_gns.noise.pooled_prediction import AGREE_WORDS, hold_against
 from rl_gns.on_disk import understood
 from rl_gns.report.confounds import LIMITED, confound_table, floor_words
-from rl_gns.report.digits import round3
 from rl_gns.rundir import RunDir, read_json
 
 MOVES_SHOWN = 12

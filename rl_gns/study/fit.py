@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from rl_gns.digits import round3
 from rl_gns.noise.front import Front, NoFront, fit_front
 from rl_gns.noise.pooled_prediction import PooledPrediction, hold_against
 from rl_gns.noise.run_prediction import Interval
@@ -17,7 +18,7 @@ from rl_gns.on_disk import understood
 from rl_gns.study.confounds import mark
 from rl_gns.study.held import a_rollout, held_words, pooled
 from rl_gns.study.points import GoalRun, read_points
-from rl_gns.study.predict import interval_words, round3
+from rl_gns.study.predict import interval_words
 
 WIDTH = 190
 """Columns of the table where there is no terminal."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from rl_gns.config import ConfigError, RunConfig
+from rl_gns.digits import round3
 from rl_gns.noise.run_prediction import Interval, RunLog, RunPrediction, predict_run
 from rl_gns.rundir import RunDir
 
@@ -53,11 +54,6 @@ def interval_words(interval: Interval) -> str:
     high = "no upper limit" if interval.high is None else round3(interval.high)
     low = "no lower limit" if interval.low is None else round3(interval.low)
     return f"{round3(interval.value)} [{low} to {high}]"
-
-
-def round3(value: float) -> str:
-    """Three significant digits, with thousands separators."""
-    return f"{float(f'{value:.3g}'):,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def run_log(records: list[dict[str, Any]], part: str) -> RunLog:
