@@ -11,9 +11,7 @@ from rl_gns.records import Fault, MomentsKey, NoiseScale, logged
 class Spread:
     """One part's noise scale over n fresh policies that differ in their seed alone."""
 
-    b_simple: float | None = logged(
-        "env steps", "mean noise_trace over mean signal_sq; null where that is not positive"
-    )
+    b_simple: float | None = logged("env steps", "1 / mean of signal_sq / noise_trace; null where that is not positive")
     low: float = logged("env steps", "lower end of its interval, from the spread between initialisations")
     high: float | None = logged("env steps", "upper end; null where unbounded")
     least: float | None = logged("env steps", "smallest B_simple of a single one; null where none has a value")
@@ -71,6 +69,10 @@ class Measurement:
     burn_in_env_steps: int = logged("env steps", "spent on desynchronising and on the first advantage statistics")
     faults: list[Fault] = logged("", "one a failed actor; see above")
     seconds: float = logged("s", "wall-clock")
+    return_mean: float | None = logged(
+        "points", "mean raw return of the episodes that ended meanwhile; null if none did", default=None
+    )
+    episodes: int = logged("episodes", "how many those are", default=0)
     initialisations: Initialisations | None = logged(
         "", "fresh policies only: others of other seeds, and the spread between them; see below", default=None
     )

@@ -69,7 +69,7 @@ def test_design_effect_by_hand():
 def scale(b_simple, signal_sq=1.0, width=1.5, resolved=True):
     return {
         "signal_sq": signal_sq,
-        "noise_trace": b_simple * signal_sq,
+        "noise_trace": b_simple * abs(signal_sq),
         "b_simple": b_simple if signal_sq > 0 else None,
         "low": b_simple / width,
         "high": b_simple * width,
@@ -78,24 +78,25 @@ def scale(b_simple, signal_sq=1.0, width=1.5, resolved=True):
     }
 
 
-def test_policies_are_pooled_as_a_ratio_of_means():
-    """Signals 1 and 3 at B_simple 100 and 200: (100 + 600) / 4 = 175, not 150."""
+def test_each_policy_counts_once():
+    """B_simple 100 and 200: 2 / (1 / 100 + 1 / 200), not 150, and not 175 = 700 / 4, whose gradient is the larger."""
     found = spread([scale(100.0), scale(200.0, signal_sq=3.0)])
-    assert found.b_simple == 175 and (found.least, found.most, found.n_resolved) == (100, 200, 2)
+    assert found.b_simple == pytest.approx(400 / 3) and (found.least, found.most, found.n_resolved) == (100, 200, 2)
     assert found.between_log_std == pytest.approx(np.log(2) / np.sqrt(2))
     assert found.within_log_std == pytest.approx(np.log(1.5) / 1.96, rel=1e-3)
 
 
 def test_a_policy_without_a_signal_counts_in_full():
     found = spread([scale(100.0), scale(120.0), scale(90.0, signal_sq=-0.1, resolved=False)])
-    assert found.b_simple == pytest.approx((220 - 9) / 1.9) and found.most is None and found.n_resolved == 2
+    assert found.b_simple == pytest.approx(3 / (1 / 100 + 1 / 120 - 1 / 90))
+    assert found.most is None and found.n_resolved == 2
     none = spread([scale(100.0, signal_sq=-1.0, resolved=False)] * 2)
     assert none.b_simple is None and none.high is None and none.between_log_std is None
 
 
 def test_the_spread_covers_what_varies_between_policies():
-    """5 policies whose signal varies by a half and whose own error is nil: 95 % of 400 intervals hold the ratio of the
-    expectations, 92 to 98 % at false alarm 0.5 %."""
+    """5 policies whose signal varies by a half and whose own error is nil: 95 % of 400 intervals hold 1 over the
+    expectation of 1 / B_simple, 92 to 98 % at false alarm 0.5 %."""
     rng = np.random.default_rng(0)
     held = 0
     for _ in range(400):

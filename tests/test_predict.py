@@ -9,8 +9,9 @@ from tiny import BANDIT, CARTPOLE, config
 from envs.bandits import true_noise_scale
 from rl_gns.cli import main
 from rl_gns.config import ConfigError
+from rl_gns.noise.run_log import run_log
 from rl_gns.rundir import RunDir
-from rl_gns.study.predict import predict, run_log
+from rl_gns.study.predict import predict
 from rl_gns.study.train import train
 
 

@@ -7,7 +7,10 @@ E g_k = G and Cov g_k = Sigma / N_k (Sigma: covariance per env step, long-run wi
     noise_trace = sum_k N_k |g_k - g|^2 / (J - 1)                   unbiased for tr(Sigma), per env step
 
 which for equal groups are McCandlish et al. 2018, A.1, with the small norm averaged over all J groups. Both are
-functions of the Gram matrix g_i . g_j alone, so J x J numbers are all that has to be kept of a rollout.
+functions of the Gram matrix g_i . g_j alone, so J x J numbers are all that has to be kept of a rollout; and of the
+norms |g_k|^2 and dots g_k . g, since |g|^2 = sum_k (N_k / N) g_k . g, so that 2 J numbers will do where each group's
+gradient is on another learner and only their mean is sent. Leaving one group out needs no more. Products of two groups
+(`mean_of_pairs`, `mean_cosine`) are in the Gram matrix alone.
 """
 
 from __future__ import annotations
@@ -63,8 +66,20 @@ def gram_signal_trace(gram: np.ndarray, env_steps: np.ndarray) -> tuple[float, f
     Units: gradient^2 and gradient^2 x env steps. Formulas in the module's docstring.
     """
     gram, steps = _checked(gram, env_steps, at_least=2)
-    n_groups, share = len(steps), steps / steps.sum()
-    mean_sq, group_sq = share @ gram @ share, share @ np.diagonal(gram)
+    share = steps / steps.sum()
+    return _signal_trace(share @ gram @ share, share @ np.diagonal(gram), steps)
+
+
+def dots_signal_trace(norms_dots: np.ndarray, env_steps: np.ndarray) -> tuple[float, float]:
+    """`gram_signal_trace` of the same gradients from `norms_dots [J, 2]`, |g_k|^2 and g_k . g."""
+    norms_dots, steps = _checked_dots(norms_dots, env_steps, at_least=2)
+    group_sq, mean_sq = (steps / steps.sum()) @ norms_dots
+    return _signal_trace(mean_sq, group_sq, steps)
+
+
+def _signal_trace(mean_sq: float, group_sq: float, steps: np.ndarray) -> tuple[float, float]:
+    """From |g|^2 and sum_k (N_k / N) |g_k|^2."""
+    n_groups = len(steps)
     signal_sq = (n_groups * mean_sq - group_sq) / (n_groups - 1)
     noise_trace = steps.sum() * (group_sq - mean_sq) / (n_groups - 1)
     return float(signal_sq), max(0.0, float(noise_trace))  # below zero by rounding alone
@@ -89,7 +104,16 @@ def norms_signal_trace(
 
 def signal_and_trace(moments: GroupMoments, part: Part = "policy") -> tuple[float, float]:
     """(signal_sq, noise_trace) of one part of one rollout's moments."""
-    return gram_signal_trace(moments.gram[part], moments.env_steps)
+    if moments.gram:
+        return gram_signal_trace(moments.gram[part], moments.env_steps)
+    return dots_signal_trace(moments.norms_dots[part], moments.env_steps)
+
+
+def without_each(moments: GroupMoments, part: Part = "policy") -> np.ndarray:
+    """[J, 2]: `signal_and_trace` with each group left out."""
+    if moments.gram:
+        return np.stack(leave_one_out(moments.gram[part], moments.env_steps), axis=1)
+    return np.stack(dots_leave_one_out(moments.norms_dots[part], moments.env_steps), axis=1)
 
 
 def leave_one_out(gram: np.ndarray, env_steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -99,7 +123,17 @@ def leave_one_out(gram: np.ndarray, env_steps: np.ndarray) -> tuple[np.ndarray, 
     signal_sq = ((J-1) A/N'^2 - D/N') / (J-2) and noise_trace = (D - A/N') / (J-2).
     """
     gram, steps = _checked(gram, env_steps, at_least=3)
-    norms, dots = np.diagonal(gram), gram @ steps
+    return _left_out(np.diagonal(gram), gram @ steps, steps)
+
+
+def dots_leave_one_out(norms_dots: np.ndarray, env_steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`leave_one_out` of the same gradients from `norms_dots [J, 2]`, |g_k|^2 and g_k . g."""
+    norms_dots, steps = _checked_dots(norms_dots, env_steps, at_least=3)
+    return _left_out(norms_dots[:, 0], norms_dots[:, 1] * steps.sum(), steps)
+
+
+def _left_out(norms: np.ndarray, dots: np.ndarray, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """From |g_k|^2 [J] and g_k . sum_i N_i g_i [J]."""
     kept = steps.sum() - steps
     sum_sq = steps @ dots - 2 * steps * dots + steps**2 * norms
     weighted_norms = steps @ norms - steps * norms
@@ -237,10 +271,22 @@ def _checked(gram: np.ndarray, env_steps: np.ndarray, at_least: int) -> tuple[np
     gram, steps = np.asarray(gram, np.float64), np.asarray(env_steps, np.float64)
     if steps.ndim != 1 or gram.shape != (len(steps), len(steps)):
         raise ValueError(f"gram must be [J, J] and env_steps [J], got {gram.shape} and {steps.shape}")
+    _check_groups(gram, steps, at_least)
+    return gram, steps
+
+
+def _checked_dots(norms_dots: np.ndarray, env_steps: np.ndarray, at_least: int) -> tuple[np.ndarray, np.ndarray]:
+    norms_dots, steps = np.asarray(norms_dots, np.float64), np.asarray(env_steps, np.float64)
+    if steps.ndim != 1 or norms_dots.shape != (len(steps), 2):
+        raise ValueError(f"norms_dots must be [J, 2] and env_steps [J], got {norms_dots.shape} and {steps.shape}")
+    _check_groups(norms_dots, steps, at_least)
+    return norms_dots, steps
+
+
+def _check_groups(products: np.ndarray, steps: np.ndarray, at_least: int) -> None:
     if len(steps) < at_least:
         raise ValueError(f"{len(steps)} groups: this statistic needs at least {at_least}")
     if not (steps > 0).all():
         raise ValueError("every group needs at least one valid env step")
-    if not np.isfinite(gram).all():
+    if not np.isfinite(products).all():
         raise ValueError("the Gram matrix is not finite: a gradient overflowed")
-    return gram, steps

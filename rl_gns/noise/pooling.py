@@ -151,5 +151,4 @@ def obstacle(moments: GroupMoments) -> str | None:
         return "off_policy"
     if not (moments.env_steps > 0).all() or moments.n_groups < 2:
         return "empty_groups"
-    finite = all(np.isfinite(moments.gram[part]).all() for part in PARTS)
-    return None if finite else "not_finite"
+    return None if moments.finite else "not_finite"

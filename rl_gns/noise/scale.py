@@ -14,7 +14,7 @@ import numpy as np
 
 from rl_gns.noise.blocks import MIN_BLOCKS, block_spread
 from rl_gns.noise.interval import fieller, jackknife_covariance, student_quantile
-from rl_gns.noise.moments import leave_one_out, signal_and_trace
+from rl_gns.noise.moments import signal_and_trace, without_each
 from rl_gns.noise.plan import more_env_steps
 from rl_gns.records import PARTS, GroupMoments, NoiseScale, Part
 
@@ -116,7 +116,7 @@ def batch_sizes(sizes: Sequence[int | None]) -> np.ndarray | None:
 
 
 def _part(history: Sequence[GroupMoments], wanted: Part | None) -> Part:
-    there = [part for part in PARTS if all(part in moments.gram for moments in history)]
+    there = [part for part in PARTS if all(part in (moments.gram or moments.norms_dots) for moments in history)]
     part = wanted or (there[0] if there else None)
     if part not in there:
         raise ValueError(f"no part {part!r} in all moments; there is {', '.join(there) or 'none that all share'}")
@@ -139,7 +139,7 @@ def single(moments: GroupMoments, part: Part | None = None, confidence: float = 
     """
     part, cov = _part([moments], part), None
     if moments.n_groups > 2:
-        cov = jackknife_covariance(np.stack(leave_one_out(moments.gram[part], moments.env_steps), axis=1))
+        cov = jackknife_covariance(without_each(moments, part))
     return noise_scale(
         part,
         mean=np.array(signal_and_trace(moments, part)),

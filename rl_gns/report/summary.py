@@ -11,6 +11,7 @@ from rl_gns.digits import round3
 from rl_gns.noise.pooled_prediction import AGREE_WORDS, hold_against
 from rl_gns.on_disk import understood
 from rl_gns.report.confounds import LIMITED, confound_table, floor_words
+from rl_gns.report.faults import fault_words
 from rl_gns.rundir import RunDir, read_json
 
 MOVES_SHOWN = 12
@@ -64,19 +65,6 @@ def run_words(path: Path, result: dict[str, Any]) -> list[str]:
     return lines
 
 
-def fault_words(result: dict[str, Any]) -> list[str]:
-    """The counts, and one line a fault; nothing where nothing failed."""
-    if not result.get("faults"):  # a result written before faults were counted has no such field
-        return []
-    lines = [
-        f"  Rollout actors that failed and were replaced: {result['replaced_actors']}; blocks refused: "
-        f"{result['refused_blocks']}; late blocks dropped: {result['late_blocks']}. No failed block entered an update."
-    ]
-    for fault in result["faults"]:
-        lines.append(f"    update {fault['update']}: {fault['reason']}{_reseeded(fault)}.")
-    return lines
-
-
 def control_words(records: list[dict[str, Any]]) -> list[str]:
     """What the control channel read wrong at last; nothing where it did not."""
     trips = [record for record in records if tripped(record)]
@@ -86,13 +74,6 @@ def control_words(records: list[dict[str, Any]]) -> list[str]:
         f"  The control channel, of known noise scale, read wrong after {len(trips)} rollouts; do not trust the noise "
         f"scales of this run. At last it {trip_words(trips[-1])}."
     ]
-
-
-def _reseeded(fault: dict[str, Any]) -> str:
-    if fault["what"] == "not placed" or not fault["collectors"]:
-        return ""
-    pairs = zip(fault["collectors"], fault["generations"], strict=True)
-    return "; seeded anew: " + ", ".join(f"collector {c} (generation {g})" for c, g in pairs)
 
 
 def _moves(path: Path) -> list[str]:
@@ -272,12 +253,17 @@ def _knee(front: dict[str, Any], minibatches: int) -> list[str]:
     return lines + (_held(predicted, fit, minibatches) if held else [])
 
 
+def agree_words(agree: bool | None, resolved: bool) -> str:
+    """Of predicted and swept; a knee that is not resolved has nothing to agree with."""
+    return "they do not contradict each other" if agree and not resolved else AGREE_WORDS[agree]
+
+
 def _held(predicted: dict[str, Any], fit: dict[str, Any], minibatches: int) -> list[str]:
     """Whether the two agree, and both in env steps a rollout where that is another number."""
     held = hold_against(predicted, fit)
     ratio = "unknown" if held.ratio is None else round3(held.ratio)
     high = "no upper limit" if held.high is None else round3(held.high)
-    verdict = AGREE_WORDS[held.agree]
+    verdict = agree_words(held.agree, fit["resolved"])
     lines = [
         f"  Predicted over swept: {ratio} ({fit['confidence']:.0%} interval {round3(held.low)} to {high}): {verdict}."
     ]

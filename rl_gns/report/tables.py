@@ -6,7 +6,8 @@ import dataclasses
 
 from rl_gns.measurement import Initialisations, Measurement, Spread
 from rl_gns.measurement_all import AllMeasurement, LineSearch, NoiseSplit, Share
-from rl_gns.records import Decision, Fault, GoalCrossing, NoiseScale, RunResult, UpdateRecord
+from rl_gns.records import Decision, Fault, NoiseScale, UpdateRecord
+from rl_gns.result import GoalCrossing, RunResult
 
 FILES = {
     "metrics.jsonl: one line a rollout": UpdateRecord,

@@ -19,7 +19,7 @@ from scipy import stats
 
 from rl_gns.config import RunConfig, config_id
 from rl_gns.measurement import Initialisations, Spread
-from rl_gns.noise.interval import fieller, student_quantile
+from rl_gns.noise.across_seeds import between, share
 from rl_gns.records import PARTS, to_json
 from rl_gns.rundir import read_json, write_json
 from rl_gns.study.measure import Watch, measure
@@ -53,9 +53,13 @@ def measure_fresh(
 
 def directory(config: RunConfig, max_env_steps: int, precision: float, root: Path) -> Path:
     """Where the initialisations of one measurement lie: named after everything that changes their numbers."""
+    return root / f"fresh-{config.env}-{fresh_digest(config, max_env_steps, precision)}"
+
+
+def fresh_digest(config: RunConfig, max_env_steps: int, precision: float) -> str:
+    """Eight hex digits over everything that changes the numbers of one measurement of fresh policies but the seed."""
     facts = [config_id(dataclasses.replace(config, seed=0)), max_env_steps, precision]
-    digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:8]
-    return root / f"fresh-{config.env}-{digest}"
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:8]
 
 
 def together(seeds: list[int], each: Sequence[dict[str, Any]]) -> Initialisations:
@@ -70,32 +74,30 @@ def together(seeds: list[int], each: Sequence[dict[str, Any]]) -> Initialisation
 
 
 def spread(scales: Sequence[dict[str, Any]]) -> Spread:
-    """Noise scales of independent policies: ratio of means, never the mean of ratios.
-
-    Interval: Fieller with the covariance of (signal_sq, noise_trace) between the n policies, t with n - 1 degrees of
-    freedom: a policy counts once, however well it is known.
-    """
-    values = np.array([(scale["signal_sq"], scale["noise_trace"]) for scale in scales])
-    signal_sq, noise_trace = values.mean(axis=0)
-    quantile = student_quantile(scales[0]["confidence"], len(scales) - 1)
-    low, high, _ = fieller(signal_sq, noise_trace, np.cov(values.T) / len(scales), quantile)
+    """Noise scales of independent policies: 1 / mean of signal_sq / noise_trace, and its interval between seeds
+    (`noise.across_seeds`): a policy counts once, however well it is known and however large its gradient."""
+    shares = [share(scale["signal_sq"], scale["noise_trace"]) for scale in scales]
+    mean, limits = float(np.mean(shares)), between(shares, scales[0]["confidence"])
     known = [scale["b_simple"] for scale in scales if scale["b_simple"] is not None]
     resolved = [scale for scale in scales if scale["resolved"]]
-    between, within = _log_stds(resolved) if len(resolved) > 1 else (None, None)
+    between_log_std, within_log_std = log_stds(resolved)
     return Spread(
-        b_simple=float(noise_trace / signal_sq) if signal_sq > 0 else None,
-        low=low,
-        high=high if math.isfinite(high) else None,
+        b_simple=1 / mean if mean > 0 else None,
+        low=limits.low,
+        high=limits.high if math.isfinite(limits.high) else None,
         least=min(known, default=None),
         most=max(known) if len(known) == len(scales) else None,
         n_resolved=len(resolved),
-        between_log_std=between,
-        within_log_std=within,
+        between_log_std=between_log_std,
+        within_log_std=within_log_std,
     )
 
 
-def _log_stds(resolved: Sequence[dict[str, Any]]) -> tuple[float, float]:
-    """Standard deviations of ln B_simple: between the policies, and what their own intervals account for."""
+def log_stds(resolved: Sequence[dict[str, Any]]) -> tuple[float | None, float | None]:
+    """Standard deviations of ln B_simple: between the policies, and what their own intervals account for; None for
+    fewer than two of them."""
+    if len(resolved) < 2:
+        return None, None
     b_simple, low, high = np.array([(s["b_simple"], s["low"], s["high"]) for s in resolved]).T
     quantile = stats.norm.ppf(0.5 + resolved[0]["confidence"] / 2)
     within = np.log(high / low) / (2 * quantile)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from rl_gns.chaos import ChaosConfig
 from rl_gns.config import ConfigError, RunConfig
 from rl_gns.learn.batch import Batch
 from rl_gns.learn.learner import Learner
@@ -93,6 +94,7 @@ class _Freeze:
         self._key: MomentsKey | None = None
         self._batch_size: int | None = None
         self._faults: list[Fault] = []
+        self._returns: list[float] = []
         self._noise: dict[str, NoiseScale] = {}
 
     def collect(self, watch: Watch) -> None:
@@ -120,6 +122,7 @@ class _Freeze:
         collected = self._segments.collect(self._config.collectors(sizes.size), sizes.segment_steps)
         self._burn_in += sum(b.burn_in_env_steps for b in collected.blocks)
         self._faults += collected.faults
+        self._returns += [float(score) for b in collected.blocks for score in b.episode_returns]
         return self._learner.prepare(collected.blocks)
 
     def _add(self, batch: Batch) -> None:
@@ -168,6 +171,8 @@ class _Freeze:
             burn_in_env_steps=self._burn_in,
             faults=self._faults,
             seconds=seconds,
+            return_mean=float(np.mean(self._returns)) if self._returns else None,
+            episodes=len(self._returns),
         )
 
 
@@ -190,14 +195,15 @@ def design_effect(traces: np.ndarray, confidence: float) -> dict[str, float | No
 
 
 def newest_policy(path: Path, actors: int) -> tuple[RunConfig, dict[str, Any]]:
-    """A run's settings, but for `actors`, and its newest checkpoint; ConfigError where it has none."""
+    """A run's settings, but for `actors`, one learner and no chaos, and its newest checkpoint; ConfigError: it has
+    none."""
     run = RunDir(path)
     config, state = run.config(), run.load_checkpoint()
     if state is None:
         raise ConfigError(
             f"--run-dir: {path} has no checkpoint yet; train it first, or measure a fresh policy with --env"
         )
-    return dataclasses.replace(config, actors=actors), state
+    return dataclasses.replace(config, actors=actors, learners=1, chaos=ChaosConfig()), state
 
 
 def measure_run(path: Path, max_env_steps: int, precision: float, actors: int, watch: Watch) -> Measurement:

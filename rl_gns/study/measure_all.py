@@ -14,15 +14,16 @@ from rl_gns.config import ConfigError, RunConfig
 from rl_gns.learn.batch import Batch
 from rl_gns.learn.gradients import GroupGradients, column_groups
 from rl_gns.learn.held_out import HeldOut
-from rl_gns.learn.learner import OPTIMIZER_EPS, Learner
+from rl_gns.learn.learner import Learner
 from rl_gns.learn.line_search import HeldOutSurrogate
 from rl_gns.learn.metrics import fisher_grams, hessian_grams, layers, minibatch_scale, optimizer_scale
+from rl_gns.learn.optimizer import OPTIMIZER_EPS
 from rl_gns.measurement_all import AllMeasurement, LineSearch
 from rl_gns.noise.line import Level, fit
 from rl_gns.noise.metric import MetricGrams, MetricMoments, defined
 from rl_gns.noise.scale import hopeless_reasons
 from rl_gns.records import MomentsKey, NoiseScale
-from rl_gns.rollout.generations import MEASURED_ON
+from rl_gns.rollout.generations import HELD_OUT_ON, MEASURED_ON
 from rl_gns.rollout.sources import LocalSource, SegmentSource
 from rl_gns.study.build import checked, make_learner, source
 from rl_gns.study.measure import burnt_in, newest_policy
@@ -33,8 +34,6 @@ HELD_OUT_ENV_STEPS = 8192
 Curvature takes the first rollout of them."""
 LEVEL_GROWTH = 4
 """The line search looks at a group's gradient over 1, 4, 16, ... rollouts, and at that of all groups and rollouts."""
-HELD_OUT_ON = MEASURED_ON + 1
-"""Generation of the held-out columns: no stream is shared with those whose gradients are measured."""
 
 
 def measure_all(

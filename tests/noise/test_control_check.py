@@ -36,7 +36,7 @@ def simulated(seed, n_probes, every, groups=8, columns=16, steps=16):
         valid = rng.random((steps, columns)) > 0.02
         mean = np.array([drawn[:, s][valid[:, s]].mean(axis=0) for s in sets])
         count = np.array([valid[:, s].sum() for s in sets])
-        control = ControlMoments(mean @ mean.T, law.group_variance(valid.sum(axis=0), sets))
+        control = ControlMoments(mean @ mean.T, law.group_variance(valid.sum(axis=0)[None], sets))
         yield GroupMoments(dict.fromkeys(PARTS, np.eye(groups)), count, None, version, control=control)
 
 

@@ -1,0 +1,158 @@
+"""From measured cells to what a comparison says: each game at each stage, from all its seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rl_gns.comparison import FRESH, ComparedCell, GameAtStage, Pooled, Ratio
+from rl_gns.noise.across_seeds import SeedScale, across_seeds
+from rl_gns.noise.interval import student_quantile
+from rl_gns.noise.pooled_prediction import hold_against
+from rl_gns.on_disk import understood
+from rl_gns.records import PARTS
+from rl_gns.rundir import read_json
+from rl_gns.study.compare_measure import ORIGIN
+from rl_gns.study.compare_plan import CellPlan, protocol_words
+from rl_gns.study.compare_reuse import MEASURED
+from rl_gns.study.initialisations import log_stds
+
+SAME = (
+    "policy_env_steps",
+    "noise",
+    "env_steps",
+    "design_effect",
+    "design_effect_low",
+    "design_effect_high",
+    "long_run_ratio",
+    "seconds",
+)
+
+
+def read_cell(path: Path, plan: CellPlan) -> ComparedCell:
+    """A measured cell, from its directory below `path`."""
+    with understood(path / plan.name):
+        found, origin = read_json(path / plan.name / MEASURED), read_json(path / plan.name / ORIGIN)
+        return ComparedCell(
+            name=plan.name,
+            game=plan.game,
+            stage=plan.stage,
+            seed=plan.seed,
+            **{name: found[name] for name in SAME},
+            return_mean=found.get("return_mean"),
+            episodes=found.get("episodes", 0),
+            training_return_mean=origin["training_return_mean"],
+            protocol=protocol_words(found["key"]),
+            run=origin["run"],
+            reused=origin["reused"],
+            forced=origin["forced"],
+        )
+
+
+def games_at_stages(cells: Sequence[ComparedCell], confidence: float) -> list[GameAtStage]:
+    """One a game and stage that has a measured seed, in the order of the cells."""
+    groups: dict[tuple[str, int], list[ComparedCell]] = {}
+    for cell in cells:
+        groups.setdefault((cell.game, cell.stage), []).append(cell)
+    pooled = {
+        key: {part: pool([cell.noise[part] for cell in each], confidence) for part in PARTS}
+        for key, each in groups.items()
+    }
+    return [_at_stage(each, pooled[key], pooled.get((key[0], FRESH)), confidence) for key, each in groups.items()]
+
+
+def _at_stage(
+    cells: list[ComparedCell], noise: dict[str, Pooled], fresh: dict[str, Pooled] | None, confidence: float
+) -> GameAtStage:
+    first = cells[0]
+    returns = [score for cell in cells if (score := _return(cell)) is not None]
+    long_run = [cell.long_run_ratio for cell in cells if cell.long_run_ratio is not None]
+    grown = fresh if first.stage != FRESH else None
+    return GameAtStage(
+        game=first.game,
+        stage=first.stage,
+        seeds=[cell.seed for cell in cells],
+        cells=[cell.name for cell in cells],
+        env_steps=sum(cell.env_steps for cell in cells),
+        noise=noise,
+        growth={part: over(noise[part], grown[part]) for part in PARTS} if grown else None,
+        precision=precision(noise["policy"]),
+        **_design_effect([cell.design_effect for cell in cells], confidence),
+        long_run_ratio=float(np.mean(long_run)) if long_run else None,
+        return_mean=float(np.mean(returns)) if returns else None,
+        return_least=min(returns, default=None),
+        return_most=max(returns, default=None),
+        protocol="; or ".join(dict.fromkeys(cell.protocol for cell in cells)),
+    )
+
+
+def _return(cell: ComparedCell) -> float | None:
+    """Of the frozen policy; that of training where an older measurement did not note it."""
+    return cell.training_return_mean if cell.return_mean is None else cell.return_mean
+
+
+def pool(scales: Sequence[dict[str, Any]], confidence: float) -> Pooled:
+    """One part's noise scales, as on disk, of seeds measured alike."""
+    found = across_seeds([_seed_scale(scale) for scale in scales], confidence)
+    headline = found.between or found.within
+    known = [s["b_simple"] for s in scales if s["b_simple"] is not None]
+    resolved = [s for s in scales if s["resolved"]]
+    between_log_std, within_log_std = log_stds(resolved)
+    return Pooled(
+        b_simple=_known(found.b_simple),
+        low=headline.low,
+        high=_known(headline.high),
+        resolved=headline.resolved,
+        unit="seeds" if found.between else "groups",
+        within_low=found.within.low,
+        within_high=_known(found.within.high),
+        within_resolved=found.within.resolved,
+        least=min(known, default=None),
+        most=max(known) if len(known) == len(scales) else None,
+        n_seeds=len(scales),
+        n_resolved=len(resolved),
+        between_log_std=between_log_std,
+        within_log_std=within_log_std,
+    )
+
+
+def _seed_scale(scale: dict[str, Any]) -> SeedScale:
+    low, high = scale["low"] or 0.0, math.inf if scale["high"] is None else scale["high"]
+    return SeedScale(scale["signal_sq"], scale["noise_trace"], low, high, scale["n_groups"])
+
+
+def over(above: Pooled, below: Pooled) -> Ratio:
+    """B_simple over B_simple, from the headline intervals. Seeds that both share make it no narrower than it says."""
+    return ratio(*({"b_crit": each.b_simple, "low": each.low, "high": each.high} for each in (above, below)))
+
+
+def ratio(above: dict[str, Any], below: dict[str, Any]) -> Ratio:
+    """`noise.hold_against` of `b_crit`, `low`, `high` of both."""
+    found = hold_against(above, below)
+    return Ratio(found.ratio, found.low, found.high)
+
+
+def precision(pooled: Pooled) -> float | None:
+    """Half the width of the interval within seeds over B_simple."""
+    if pooled.b_simple is None or pooled.within_high is None:
+        return None
+    return (pooled.within_high - pooled.within_low) / 2 / pooled.b_simple
+
+
+def _design_effect(values: Sequence[float | None], confidence: float) -> dict[str, float | None]:
+    """Geometric mean, with t on the logarithms of n - 1 degrees of freedom."""
+    logs = np.log([value for value in values if value is not None])
+    mean = float(logs.mean()) if len(logs) else math.nan
+    half = math.nan
+    if len(logs) > 1:
+        half = student_quantile(confidence, len(logs) - 1) * float(logs.std(ddof=1)) / math.sqrt(len(logs))
+    names = ("design_effect", "design_effect_low", "design_effect_high")
+    return dict(zip(names, (_known(math.exp(mean + by)) for by in (0.0, -half, half)), strict=True))
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None

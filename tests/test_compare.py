@@ -1,0 +1,243 @@
+"""A comparison in one process: real CartPole cells, what is reused, refused, forced, fitted into a time."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from test_sweep import Heard
+from tiny import CARTPOLE, config, numbers
+
+from rl_gns.cli import main
+from rl_gns.comparison import GamesCompared
+from rl_gns.config import ConfigError
+from rl_gns.records import PARTS, to_json
+from rl_gns.rundir import RunDir
+from rl_gns.study.compare import COMPARE, Settings, compare
+from rl_gns.study.compare_budget import fitted
+from rl_gns.study.compare_plan import ask, budget_seconds, cells, protocol_words
+from rl_gns.study.compare_reuse import left_in, serving
+from rl_gns.study.compare_table import show
+from rl_gns.study.initialisations import measure_fresh
+from rl_gns.study.measure import measure
+from rl_gns.study.paper_atari import GAMES, paper_values
+from rl_gns.study.train import train
+
+EIGHT_COLUMNS = {
+    "batch": {**CARTPOLE["batch"], "segment_steps": 32}
+}  # each is burnt in for 1,024 env steps a measurement
+SETTINGS = config(CARTPOLE, EIGHT_COLUMNS)
+FRONT = Path(__file__).resolve().parent.parent / "docs/results/2026-11-23-cartpole-front"
+
+
+def asked(games="CartPole", stages="fresh,512", seeds=2, initialisations=3, env_steps=1500, base=SETTINGS):
+    return ask(base, games, stages, seeds, initialisations, env_steps)
+
+
+def run(path, what=None, **settings):
+    heard = Heard()
+    return compare(what or asked(), path, Settings(cells_at_once=1, **settings), heard), heard
+
+
+def told(found):
+    """What a comparison found, without clocks, machines and places."""
+    cells = [numbers(dataclasses.asdict(cell)) | {"run": None, "reused": None} for cell in found.cells]
+    return to_json(found.results), cells, found.missing
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    path = tmp_path_factory.mktemp("compare")
+    return path, *run(path)
+
+
+def test_games_are_measured_alike_at_every_stage(done):
+    path, found, heard = done
+    assert found.missing == {} and found.forced == [] and len(found.cells) == 3 + 2
+    assert heard.trained == {"CartPole-train-s0", "CartPole-train-s1"}
+    assert [(row.stage, row.seeds) for row in found.results] == [(0, [0, 1, 2]), (512, [0, 1])]
+    for cell in found.cells:
+        assert cell.env_steps >= (500 if cell.stage == 0 else 750) and cell.episodes > 0
+        assert 0 <= cell.policy_env_steps - cell.stage < 256 and (cell.stage == 0) == (cell.run is None)
+    for row in found.results:
+        assert set(row.noise) == set(PARTS) and (row.growth is None) == (row.stage == 0)
+        assert row.noise["rest"].unit == ("seeds" if len(row.seeds) >= 3 else "groups")
+        assert row.return_least <= row.return_mean <= row.return_most
+    saved = json.loads((path / COMPARE).read_text())
+    assert set(saved) == {field.name for field in dataclasses.fields(GamesCompared)}
+    assert saved["results"] == to_json(found.results) and saved["stages"] == [0, 512]
+
+
+def test_a_cell_is_what_measure_says_of_the_checkpoint(done):
+    path, found, _ = done
+    plan = next(plan for plan in cells(asked()) if plan.name == "CartPole-512-s1")
+    state = RunDir(path / "CartPole-train-s1").load_checkpoint()
+    alone = to_json(measure(plan.config, 750, 0.0, state=state))
+    cell = next(cell for cell in found.cells if cell.name == plan.name)
+    assert cell.noise == alone["noise"] and cell.return_mean == alone["return_mean"]
+    assert cell.training_return_mean == RunDir(path / "CartPole-train-s1").read_result()["return_mean"]
+    assert cell.protocol == protocol_words(alone["key"])
+
+
+def test_again_it_does_nothing_and_says_the_same(done):
+    path, found, _ = done
+    again, heard = run(path)
+    assert (heard.trained, heard.said) == (set(), {}) and told(again) == told(found)
+
+
+@pytest.mark.slow
+def test_an_interrupt_loses_the_cell_under_way_alone(done, tmp_path):
+    class Impatient(Heard):
+        def say(self, name, words):
+            super().say(name, words)
+            if name == "CartPole-fresh-s1":
+                raise KeyboardInterrupt
+
+    what = asked("CartPole", initialisations=2, seeds=1, env_steps=1000)
+    with pytest.raises(KeyboardInterrupt):
+        compare(what, tmp_path, Settings(cells_at_once=1), Impatient())
+    half = json.loads((tmp_path / COMPARE).read_text())
+    assert [cell["name"] for cell in half["cells"]] == ["CartPole-fresh-s0"] and len(half["missing"]) == 2
+    whole, heard = run(tmp_path, what)
+    assert "CartPole-fresh-s0" not in heard.said and whole.missing == {}
+    fresh = {cell.name: cell.noise for cell in done[1].cells}
+    assert [cell.noise for cell in whole.cells[:2]] == [fresh["CartPole-fresh-s0"], fresh["CartPole-fresh-s1"]]
+
+
+def test_another_comparison_is_taken_whole_where_its_settings_are_ours(done, tmp_path):
+    path, found, _ = done
+    other, heard = run(tmp_path, reuse=(path,))
+    assert heard.trained == set() and told(other) == told(found)
+    assert {cell.reused for cell in other.cells} == {"measurement"}
+
+
+def test_what_train_and_measure_left_is_taken(tmp_path):
+    """A run with other threads and probes is the same policy; a fresh one is known by its directory's digest."""
+    own = dataclasses.replace(SETTINGS, total_env_steps=512, noise=dataclasses.replace(SETTINGS.noise, every=0))
+    train(own, tmp_path / "left" / "anywhere")
+    measure_fresh(SETTINGS, 1, 1600, 0.0, tmp_path / "left")
+    what = asked("CartPole", seeds=1, initialisations=1)
+    found, heard = run(tmp_path / "new", what, reuse=(tmp_path / "left",))
+    assert heard.trained == set()
+    assert [(cell.stage, cell.reused) for cell in found.cells] == [(0, "measurement"), (512, "run")]
+    assert found.cells[1].run == str(tmp_path / "left" / "anywhere") and found.cells[0].env_steps >= 1600
+
+
+def test_another_protocol_is_refused_or_forced_and_marked(done, tmp_path):
+    path = done[0]
+    what = asked(base=config(CARTPOLE, EIGHT_COLUMNS | {"learner": {"gamma": 0.9}}))
+    with pytest.raises(ConfigError, match=r"another protocol .*\(learner.gamma: 0.99 there, 0.9 here\).*--force"):
+        run(tmp_path / "refused", what, reuse=(path,))
+    found, _ = run(tmp_path / "forced", what, reuse=(path,), force=True)
+    assert len(found.forced) == 5 and all("learner.gamma: 0.99 there, 0.9 here" in line for line in found.forced)
+    with pytest.raises(ConfigError, match="holds a comparison of another protocol"):
+        run(path, what)
+
+
+def test_a_front_stands_beside_its_game(done, tmp_path):
+    path = done[0]
+    with pytest.raises(ConfigError, match=r"--fronts: .*another protocol"):
+        run(path, fronts=(FRONT,))
+    beside, _ = run(path, fronts=(FRONT,), force=True)
+    front = beside.fronts[0]
+    assert front.game == "CartPole" and front.low < front.b_crit == pytest.approx(44.9, rel=0.01)
+    assert front.forced and beside.forced
+    row = next(row for row in beside.results if (row.game, row.stage) == ("CartPole", 512))
+    if row.noise["policy"].b_simple is not None:
+        assert front.measured_ratio.value == pytest.approx(row.noise["policy"].b_simple / front.b_crit)
+
+
+@pytest.mark.parametrize("what, words", [("empty", "no run and no measurement"), ("missing", "no such directory")])
+def test_an_empty_directory_is_no_source(tmp_path, what, words):
+    if what == "empty":
+        (tmp_path / what).mkdir()
+    with pytest.raises(ConfigError, match=f"--reuse: .*{what}: {words}"):
+        run(tmp_path / "new", reuse=(tmp_path / what,))
+
+
+def test_a_half_written_run_is_named_and_trained_here(done, tmp_path):
+    """Killed before its first checkpoint; and one whose measurement was cut short is an error, not a number."""
+    half = tmp_path / "left" / "half"
+    shutil.copytree(done[0] / "CartPole-train-s0", half)
+    shutil.rmtree(half / "checkpoints")
+    (half / "result.json").unlink()
+    what = asked("CartPole", "512", seeds=1)
+    _, heard = run(tmp_path / "new", what, reuse=(tmp_path / "left",))
+    assert heard.trained == {"CartPole-train-s0"}
+    (half / "measure.json").write_text('{"env": "CartPole", "noise"')
+    with pytest.raises(ConfigError, match=r"measure.json: damaged"):
+        left_in([tmp_path / "left"])
+
+
+def test_a_stage_that_a_run_went_past_is_missing_and_said(done, tmp_path):
+    shutil.copytree(done[0] / "CartPole-train-s0", tmp_path / "CartPole-train-s0")
+    found, _ = run(tmp_path, asked("CartPole", "256", seeds=1))
+    assert "no checkpoint at 256" in found.missing["CartPole-256-s0"]
+
+
+def test_a_measurement_of_too_few_env_steps_does_not_serve(done):
+    left = left_in([done[0]])
+    enough, more = (cells(asked("CartPole", "fresh", env_steps=n))[0] for n in (1500, 15_000))
+    assert serving(enough, left, force=False).left.path.name == "CartPole-fresh-s0"
+    assert serving(more, left, force=False) is None
+
+
+def test_a_budget_buys_env_steps_and_says_what_precision(tmp_path, capsys):
+    what = asked("CartPole", "fresh", initialisations=1, env_steps=1000)
+    found, _ = run(tmp_path, what, budget=600.0)
+    assert found.budget.seconds == 600 and found.missing == {} and found.budget.env_steps == found.env_steps == 1000
+    show(found)
+    assert "600 s bought 1,000 env steps" in capsys.readouterr().out
+    _, heard = run(tmp_path, what, budget=600.0)
+    assert heard.said == {}, "the same budget finds what it bought"
+
+
+@pytest.mark.slow
+def test_a_budget_is_spent_on_what_it_can_buy():
+    """Two seeds to train to 512 env steps and five policies to measure, without end but for the time."""
+    what = asked("CartPole", env_steps=10**9)
+    runs = [plan for plan in cells(what) if plan.stage][:2]
+    bought = fitted(what, 1000.0, lambda _: runs, cells_at_once=1)
+    most = 0.85 * 1000 * bought.measuring_rate / 2
+    assert 0.5 * most < bought.env_steps < most and bought.training_rate > 0
+    with pytest.raises(ConfigError, match=r"--budget: 1 s is too short for 5 measurements and 2 trainings .* would do"):
+        fitted(what, 1.0, lambda _: runs, cells_at_once=1)
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ("--games Pnog", "--games: unknown world 'Pnog': did you mean 'Pong'?"),
+        ("--games Pong,Pong", "given twice"),
+        ("--games ,", "none is given"),
+        ("--stages frsh,200", "'frsh' is neither 'fresh' nor a number"),
+        ("--stages 200,200", "each once"),
+        ("--seeds 0", "--seeds: 0 is too small"),
+        ("--env-steps 0", "--env-steps: 0 is too small"),
+        ("--env Pong", "--env: not read"),
+        ("--budget soon", "'soon' is no time"),
+        ("--cells-at-once -1", "--cells-at-once: -1 is too small"),
+        ("--fronts nowhere", "no sweep.json in it"),
+        ("--gams Pong", "the nearest is --games"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, words, capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("RL_GNS_RUNS", str(tmp_path))
+    assert main(["compare", *arguments.split()]) == 2
+    said = capsys.readouterr().err
+    assert words in said and said.count("\n") == 1 and list(tmp_path.iterdir()) == []
+
+
+def test_times_and_the_papers_games():
+    assert [budget_seconds(text) for text in ("10m", "2h", "90s", "1.5m", "7")] == [600, 7200, 90, 90, 7]
+    assert budget_seconds("") is None
+    assert tuple(what.games for what in [ask(SETTINGS, ",".join(GAMES), "fresh", 1, 1, 1)]) == (GAMES,)
+    pong = paper_values(["Pong", "CartPole"])
+    assert len(pong) == 1 and pong[0].b_crit_first < pong[0].b_crit_last < pong[0].b_simple_end
+
+
+def test_a_person_reads_tables(done, capsys):
+    show(done[1])
+    said = capsys.readouterr().out
+    assert "between seeds" in said and "CartPole" in said and "2 seeds are too few" in said and "design effect" in said

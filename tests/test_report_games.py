@@ -1,0 +1,143 @@
+"""The figure of a comparison of games, from a compare.json of known numbers."""
+
+import csv
+
+import pytest
+from test_architecture import ROOT
+
+from rl_gns.cli import main
+from rl_gns.comparison import ComparedCell, FrontBeside, GameAtStage, GamesCompared, PaperValue, Pooled
+from rl_gns.config import ConfigError
+from rl_gns.records import NoiseScale, to_json
+from rl_gns.report import games, protocols
+from rl_gns.report.found import look
+from rl_gns.report.page import write
+from rl_gns.rundir import write_json
+
+PARTS = ("policy", "rest", "total")
+
+
+def scale(part, b_simple, high):
+    resolved = high is not None
+    return NoiseScale(
+        part, 1.0, b_simple, b_simple, b_simple / 2, high, 0.95, resolved, None, 0, 16, 1000, 4, 0, 0, "frozen"
+    )
+
+
+def pooled(b_simple, high):
+    low, resolved = (b_simple or 8.0) / 2, high is not None
+    return Pooled(b_simple, low, high, resolved, "seeds", low, high, resolved, b_simple, b_simple, 2, 2, 0.1, 0.1)
+
+
+def at_stage(game, b_simple, high):
+    noise = {part: pooled(b_simple, high) for part in PARTS}
+    cells = [f"{game}-{seed}" for seed in (0, 1)]
+    return GameAtStage(game, 0, [0, 1], cells, 2000, noise, None, 0.5, 1.0, 0.9, 1.1, 1.0, -20.0, -21.0, -19.0, "ours")
+
+
+def cell(game, seed, b_simple):
+    noise = {part: scale(part, b_simple, 2 * b_simple) for part in PARTS}
+    after = (1000, 1.0, 0.9, 1.1, 1.0, 3.0, "ours", None, None, None)
+    return ComparedCell(f"{game}-{seed}", game, 0, seed, 0, -20.0, 3, None, noise, *after)
+
+
+@pytest.fixture
+def compared(tmp_path):
+    def made(forced=(), results=True, fronts=()):
+        games = ["Pong", "Qbert"]
+        record = GamesCompared(
+            version=1,
+            command=["rl-gns", "compare", "--games", "Pong,Qbert"],
+            provenance={"commit": "0123456789abcdef"},
+            games=games,
+            stages=[0],
+            training_seeds=[0, 1, 2],
+            initialisations=[0, 1],
+            env_steps=2000,
+            confidence=0.95,
+            settings={},
+            results=[at_stage("Pong", 40_000.0, None), at_stage("Qbert", 5_000.0, 9_000.0)] if results else [],
+            cells=[cell(game, seed, 4000.0 + seed) for game in games for seed in (0, 1)] if results else [],
+            fronts=list(fronts),
+            paper=[PaperValue("Pong", 500.0, 2600.0, 100.0, 900.0, -17.0, 17.0, "A2C", "read off a figure")],
+            forced=list(forced),
+            missing={},
+            budget=None,
+        )
+        write_json(tmp_path / "compare.json", to_json(record))
+        return tmp_path
+
+    return made
+
+
+def test_games_stand_beside_each_other(compared, capsys):
+    path = compared()
+    assert main(["report", str(path)]) == 0
+    said = capsys.readouterr().out
+    assert ": B_simple of the policy 40,000 [20,000 to no upper limit] env steps, unresolved." in said
+    assert (
+        "<td" in (page := (path / "report" / "index.html").read_text())
+        and "B_simple 5,000 [2,500 to 9,000]</td>" in page
+    )
+    out = path / "report"
+    with open(out / "games.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    together = [r for r in rows if r["seed"] == "all" and r["part"] == "policy"]
+    assert [(r["game"], r["b_simple_env_steps"], r["high"]) for r in together] == [
+        ("Pong", "40000.0", ""),
+        ("Qbert", "5000.0", "9000.0"),
+    ]
+    assert len([r for r in rows if r["seed"] != "all"]) == 4 * len(PARTS)
+    words = (out / "games.md").read_text()
+    assert (
+        "500, 2,600" in words
+        and "commit of the runs: 0123456" in words
+        and "The paper's, another protocol: A2C" in words
+    )
+    assert "FORCED" not in (out / "games.svg").read_text()
+
+
+def test_a_forced_comparison_says_so_on_the_figure(compared):
+    page, _ = write([compared(["Qbert: learner.gamma: 0.99 there, 0.9 here"])])
+    assert "FORCED: mixed protocols" in (page.parent / "games.svg").read_text()
+
+
+def front(goal_return, b_crit, forced=None):
+    knee = (b_crit, b_crit and b_crit / 2, b_crit and 3 * b_crit, b_crit is not None, None if b_crit else "too few")
+    return FrontBeside(
+        "Pong", "runs/pong", goal_return, "", *knee, 0.9, 3000.0, 1000.0, 9000.0, None, None, "theirs", forced
+    )
+
+
+def test_fronts_beside_the_games_are_drawn(compared):
+    """Those with both numbers; where one was forced in, the figure says so."""
+    page, said = write(
+        [compared(fronts=[front(-19.0, 1500.0, "learner.gamma: 0.99 there, 0.9 here"), front(-15.0, None)])]
+    )
+    with open(page.parent / "predicted-swept.csv", encoding="utf-8", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["game"], row["sweep"], row["goal_return"], row["swept_b_crit_env_steps"]) == (
+        "Pong",
+        "pong",
+        "-19.0",
+        "1500.0",
+    )
+    assert float(row["ratio"]) == pytest.approx(2.0)
+    assert "FORCED" in (page.parent / "predicted-swept.svg").read_text()
+    swept = {each.env: each.swept for each in said.answers}
+    assert swept == {"Pong": "to -19: 1,500 [750 to 4,500]; none to -15: too few", "Qbert": "not swept"}
+
+
+def test_a_sweep_that_a_comparison_names_is_drawn_once(compared):
+    """And a sweep of another protocol than the comparison's is refused."""
+    path = compared(fronts=[front(-19.0, 1500.0)])
+    pair = games.pairs([look(path)])
+    assert games.pairs([look(path), look(path)]) == pair and len(pair) == 1
+    with pytest.raises(ConfigError, match=r"mixed protocols: batch\.epochs: 4 there, 1 here"):
+        protocols.check([look(path), look(ROOT / "docs" / "results" / "2026-11-23-breakout-front")], force=False)
+
+
+def test_a_comparison_without_a_measurement_is_said(compared):
+    path = compared(results=False)
+    page, _ = write([path])
+    assert "no comparison: no game has a measurement yet" in page.read_text() and look(path).saved["results"] == []
