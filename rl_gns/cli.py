@@ -11,17 +11,13 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Any
 
 from rl_gns import __version__
 from rl_gns.config import ConfigError
+from rl_gns.study.notice import Terminated, raise_terminated
 from rl_gns.verbs import AGAIN, VERBS
 
 USAGE = "usage: rl-gns VERB [--help | flags]\n\n" + "\n".join(f"  {v:8} {words}" for v, (_, words) in VERBS.items())
-
-
-class Terminated(BaseException):
-    """SIGTERM, as an exception that lets files be closed."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -33,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments[0] == "--version":
         print(__version__)
         return 0
-    signal.signal(signal.SIGTERM, _raise_terminated)
+    signal.signal(signal.SIGTERM, raise_terminated)
     try:
         return _verb(arguments[0])(arguments[1:])
     except ConfigError as error:
@@ -58,10 +54,6 @@ def _verb(name: str) -> Callable[[list[str]], int]:
         near = difflib.get_close_matches(name, VERBS, n=1, cutoff=0.0)[0]
         raise ConfigError(f"{name}: no such verb; the nearest is {near}")
     return VERBS[name][0]
-
-
-def _raise_terminated(number: int, frame: Any) -> None:
-    raise Terminated
 
 
 def _say(message: object, code: int) -> int:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from envs.options import AtariOptions
+from rl_gns.chaos import ChaosConfig
 
 
 class ConfigError(ValueError):
@@ -39,10 +40,6 @@ class BatchConfig:
     def rollout_env_steps(self) -> int:
         return self.size * self.minibatches
 
-    @property
-    def columns(self) -> int:
-        return self.rollout_env_steps // self.segment_steps
-
 
 @dataclass(frozen=True)
 class RolloutConfig:
@@ -54,6 +51,13 @@ class RolloutConfig:
     """Each column first takes U{0..this} random env steps, so that columns start out of phase (the paper's 500)."""
     burn_in_env_steps: int = 200
     """Then it plays so many under the current policy before any counts (a guess); also when it is seeded anew."""
+    inference_actors: int = 0
+    """Ray actors that hold the policy and answer the rollout actors, step by step; 0: each rollout actor holds it. For
+    clusters whose GPUs would idle: on CPUs it is slower. What is inferred together is chance, so logits are the same
+    but for rounding (1e-5 in fp32), and two such runs are not the same to the bit."""
+    waves: int = 1
+    """W, consecutive segments that each column gives to a rollout: for batches whose columns do not fit into memory.
+    They are correlated, so every group holds all of a column's."""
 
 
 @dataclass(frozen=True)
@@ -181,6 +185,9 @@ class RunConfig:
     """The smoothed return is the mean over so many finished episodes."""
     actors: int = 0
     """Ray actors that host the collectors; 0: all in this process. Never changes the numbers."""
+    learners: int = 1
+    """Ray actors that share each optimizer step, a GPU each where there are any; 1: in this process. Weights and noise
+    scale are those of one learner but for rounding. Only `train` has more than one."""
     atari: AtariOptions = field(default_factory=AtariOptions)
     batch: BatchConfig = field(default_factory=BatchConfig)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
@@ -188,17 +195,24 @@ class RunConfig:
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     control: ControlConfig = field(default_factory=ControlConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    chaos: ChaosConfig = field(default_factory=ChaosConfig)
+
+    @property
+    def actor_cpus(self) -> int:
+        """CPUs that the run's actors take, one each."""
+        return self.actors + self.rollout.inference_actors
 
     @property
     def batch_unit(self) -> int:
         """Env steps between neighbouring batch sizes: a rollout is whole segments of whole collectors."""
-        segments = self.batch.segment_steps * self.rollout.columns_per_collector
+        segments = self._env_steps_of_a_collector()
         return segments // math.gcd(segments, self.batch.minibatches)
 
     @property
     def batch_floor(self) -> int:
-        """The least batch size that `follow` uses: FLOOR_COLUMNS segments, on the grid of `batch_unit`."""
-        return math.ceil(FLOOR_COLUMNS * self.batch.segment_steps / self.batch_unit) * self.batch_unit
+        """The least batch size that `follow` uses: what FLOOR_COLUMNS give, on the grid of `batch_unit`."""
+        least = FLOOR_COLUMNS * self.batch.segment_steps * self.rollout.waves
+        return math.ceil(least / self.batch_unit) * self.batch_unit
 
     @property
     def batch_cap(self) -> int:
@@ -208,8 +222,17 @@ class RunConfig:
         return max(self.batch_floor, self.control.max_batch_size // self.batch_unit * self.batch_unit)
 
     def collectors(self, batch_size: int) -> int:
-        """Collectors that a rollout of B x minibatches env steps needs. T never changes."""
-        return batch_size * self.batch.minibatches // (self.batch.segment_steps * self.rollout.columns_per_collector)
+        """Collectors that a rollout of B x minibatches env steps needs. T and the waves never change."""
+        return batch_size * self.batch.minibatches // self._env_steps_of_a_collector()
+
+    @property
+    def columns(self) -> int:
+        """N, columns that feed a rollout of the configured batch size."""
+        return self.collectors(self.batch.size) * self.rollout.columns_per_collector
+
+    def _env_steps_of_a_collector(self) -> int:
+        """In a rollout."""
+        return self.batch.segment_steps * self.rollout.columns_per_collector * self.rollout.waves
 
 
 NUMERICS = 1
@@ -218,6 +241,10 @@ formula, the order of random draws, an initialisation, what an evaluation plays.
 Cells of a sweep that were run under another version are not reused."""
 NOT_IN_THE_NUMBERS = ("actors", "total_env_steps", "goals", "goals_judged_on", "stop_at_goal", "checkpoint")
 """Top-level fields that may differ between a run and its continuation (total_env_steps: under a constant rate)."""
+
+LATER: tuple[str, ...] = ("learners", "rollout.inference_actors", "rollout.waves", "chaos")
+"""Settings that came after runs had been kept, and whose default does what was done before: at
+its default such a setting is no part of the identity, so those runs go on and are reused."""
 
 
 def config_id(config: RunConfig) -> str:
@@ -237,7 +264,18 @@ def identity(config: RunConfig) -> dict[str, Any]:
     if config.checkpoint.exact_resume:
         kept["checkpoint"] = to_dict(config.checkpoint)
     kept["evaluated"] = bool(config.goals) and config.goals_judged_on == "evaluation"
+    for name in LATER:
+        _drop_default(kept, name)
     return kept
+
+
+def _drop_default(kept: dict[str, Any], name: str) -> None:
+    *sections, field_name = name.split(".")
+    there, default = kept, to_dict(RunConfig())
+    for section in sections:
+        there, default = there[section], default[section]
+    if there[field_name] == default[field_name]:
+        there.pop(field_name)
 
 
 def first_difference(there: dict[str, Any], here: dict[str, Any], prefix: str = "") -> str | None:

@@ -10,7 +10,8 @@ from rl_gns.config import FLOOR_COLUMNS, ConfigError, RunConfig
 
 def validate(config: RunConfig) -> RunConfig:
     """Cross-field rules; returns the config, or raises ConfigError naming key, value and the nearest right one."""
-    for rule in (check_least, _check_batch, _check_fractions, _check_control):
+    rules = (check_least, _check_batch, _check_fractions, _check_control)
+    for rule in (*rules, _check_inference, _check_learners, _check_chaos):
         rule(config)
     return config
 
@@ -18,6 +19,7 @@ def validate(config: RunConfig) -> RunConfig:
 LEAST = {
     "seed": 0,
     "actors": 0,
+    "learners": 1,
     "total-env-steps": 1,
     "return-episodes": 1,
     "evaluation-episodes": 1,
@@ -32,6 +34,8 @@ LEAST = {
     "rollout.columns-per-collector": 1,
     "rollout.scatter-env-steps": 0,
     "rollout.burn-in-env-steps": 0,
+    "rollout.inference-actors": 0,
+    "rollout.waves": 1,
     "learner.micro-batch": 1,
     "learner.max-skipped-steps": 1,
     "learner.normaliser-env-steps": 1,
@@ -73,14 +77,15 @@ def _value(config: RunConfig, key: str) -> Any:
 
 
 def _check_batch(config: RunConfig) -> None:
-    batch, per_collector = config.batch, config.rollout.columns_per_collector
+    batch, per_collector, waves = config.batch, config.rollout.columns_per_collector, config.rollout.waves
     if batch.size % config.batch_unit:
         nearest = max(1, round(batch.size / config.batch_unit)) * config.batch_unit
         raise ConfigError(
             f"--batch.size: {batch.size} x {batch.minibatches} minibatches is no multiple of {batch.segment_steps} "
-            f"segment steps x {per_collector} columns a collector; the nearest that fits is {nearest}"
+            f"segment steps x {per_collector} columns a collector{f' x {waves} waves' if waves > 1 else ''}; "
+            f"the nearest that fits is {nearest}"
         )
-    if batch.columns < 2 and config.noise.every > 0:
+    if config.columns < 2 and config.noise.every > 0:
         raise ConfigError("--noise.every: one column has no noise scale; give more columns, or 0 for no probe")
 
 
@@ -115,3 +120,43 @@ def _check_control(config: RunConfig) -> None:
         raise ConfigError("--noise.every: 0 leaves --control.policy follow nothing to follow; 1 or more is needed")
     if control.estimator == "across" and config.noise.across_env_steps == 0:
         raise ConfigError("--noise.across-env-steps: 0 leaves --control.estimator across nothing; 250000 is usual")
+
+
+def _check_inference(config: RunConfig) -> None:
+    n = config.rollout.inference_actors
+    if n and not config.actors:
+        raise ConfigError(f"--rollout.inference-actors: {n} have no rollout actors to serve; 0, or --actors 1 or more")
+
+
+def _check_learners(config: RunConfig) -> None:
+    """A group's columns are on one learner."""
+    learners, noise, batch = config.learners, config.noise, config.batch
+    if learners == 1:
+        return
+    if noise.across_env_steps:
+        raise ConfigError(
+            f"--noise.across-env-steps: {noise.across_env_steps} keeps gradients, which {learners} learners never "
+            "send; the nearest is 0"
+        )
+    if noise.groups % learners:
+        nearest = max(1, round(noise.groups / learners)) * learners
+        raise ConfigError(f"--noise.groups: {noise.groups} do not split over {learners} learners; {nearest} do")
+    unit, least = _columns(config, config.batch_unit), _columns(config, batch.size)
+    if config.control.policy == "follow":
+        least = min(least, _columns(config, config.batch_floor))
+    if least < noise.groups and (least % learners or (config.control.policy == "follow" and unit % learners)):
+        step = math.lcm(unit, learners) // unit * config.batch_unit
+        nearest = max(1, round(batch.size / step)) * step
+        raise ConfigError(
+            f"--batch.size: {batch.size} makes {least} columns, a group each, which do not split over {learners} "
+            f"learners; the nearest that fits is {nearest}"
+        )
+
+
+def _columns(config: RunConfig, batch_size: int) -> int:
+    return config.collectors(batch_size) * config.rollout.columns_per_collector
+
+
+def _check_chaos(config: RunConfig) -> None:
+    if config.chaos.asked() and config.actors == 0:
+        raise ConfigError(f"--chaos: strikes rollout actors ({config.chaos}), and there are none; add --actors 2")

@@ -5,11 +5,13 @@ In rollout r row t of column n carries, in D = COORDINATES coordinates,
     y[t, n] = G + c[n, r] + e[t, n],   |G|^2 = SIGNAL_SQ,   e ~ N(0, row_variance I),  new in every row,
     c[n, r] = rho c[n, r-1] + sqrt(1 - rho^2) N(0, column_variance I),   rho = OVER_ROLLOUTS,
 
-so two rows of a column correlate by WITHIN_COLUMNS within a rollout, and its rollouts are AR(1). It goes the way of the
-real gradient: block, batch, group means, dot products, pool. A group of columns with n_c valid rows, N_k in all, has
+so two rows of a column correlate by WITHIN_COLUMNS within a rollout, whichever of its waves they are in, and its
+rollouts are AR(1). It goes the way of the real gradient: block, batch, group means, dot products, pool. A group of
+columns with n_c valid rows each over all waves, N_k in all, has
 
     group_variance v_k = E|g_k - G|^2 = D (row_variance N_k + column_variance sum_c n_c^2) / N_k^2,
 
+(a column that is seeded anew between two waves has a noise of its own before and after, and counts there as two),
 from which everything that an estimate of it should read follows (`noise/control_check.py`). Full columns of T rows have
 B_simple = D (row_variance + T column_variance) / |G|^2; were transitions shuffled, it would read
 1 + (T - 1) WITHIN_COLUMNS times lower.
@@ -44,13 +46,13 @@ class ControlLaw:
     column_variance: float
 
     def b_simple(self, segment_steps: int) -> float:
-        """Of full columns of T = `segment_steps` rows, in env steps."""
+        """Of full columns of T = `segment_steps` rows (of W waves: W T), in env steps."""
         return COORDINATES * (self.row_variance + segment_steps * self.column_variance) / SIGNAL_SQ
 
     def group_variance(self, column_env_steps: np.ndarray, groups: Sequence[np.ndarray]) -> np.ndarray:
-        """v_k [J] of groups of columns (index arrays) whose columns have `column_env_steps` [N] valid rows."""
-        rows = np.array([column_env_steps[group].sum() for group in groups], np.float64)
-        squares = np.array([(column_env_steps[group].astype(np.float64) ** 2).sum() for group in groups])
+        """v_k [J] of groups of columns (index arrays) with `column_env_steps` [G, N] valid rows in each generation."""
+        rows = np.array([column_env_steps[:, group].sum() for group in groups], np.float64)
+        squares = np.array([(column_env_steps[:, group].astype(np.float64) ** 2).sum() for group in groups])
         held = np.maximum(rows, 1.0)
         return COORDINATES * (self.row_variance * rows + self.column_variance * squares) / held**2
 
@@ -59,7 +61,8 @@ def control_law(config: RunConfig) -> ControlLaw | None:
     """The law of a run's control channel; None where nothing is probed."""
     if config.noise.every == 0:
         return None
-    b_simple, steps = B_SIMPLE_SHARE * config.batch.rollout_env_steps, config.batch.segment_steps
+    b_simple = B_SIMPLE_SHARE * config.batch.rollout_env_steps
+    steps = config.batch.segment_steps * config.rollout.waves
     variance = b_simple * SIGNAL_SQ / (COORDINATES * (1 + (steps - 1) * WITHIN_COLUMNS))
     return ControlLaw((1 - WITHIN_COLUMNS) * variance, WITHIN_COLUMNS * variance)
 
@@ -83,11 +86,13 @@ class ControlStream:
             return np.zeros((self._n_columns, 0))
         return np.sqrt(self._law.column_variance) * self._rng.standard_normal((self._n_columns, COORDINATES))
 
-    def draw(self, segment_steps: int) -> np.ndarray:
-        """y [T, N, D] float32 of the next rollout; D = 0 where nothing is probed."""
+    def draw(self, segment_steps: int, wave: int = 0) -> np.ndarray:
+        """y [T, N, D] float32 of the next rollout, or (`wave` > 0) of more rows of the same one; D = 0 where nothing is
+        probed."""
         if self._law is None:
             return np.empty((segment_steps, self._n_columns, 0), np.float32)
-        self._column = OVER_ROLLOUTS * self._column + np.sqrt(1 - OVER_ROLLOUTS**2) * self._innovation()
+        if wave == 0:
+            self._column = OVER_ROLLOUTS * self._column + np.sqrt(1 - OVER_ROLLOUTS**2) * self._innovation()
         drawn = self._rng.standard_normal((segment_steps, *self._column.shape), dtype=np.float32)
         drawn *= np.float32(np.sqrt(self._law.row_variance))
         drawn += (np.sqrt(SIGNAL_SQ / COORDINATES) + self._column).astype(np.float32)

@@ -9,8 +9,9 @@ import typing
 from pathlib import Path
 from typing import Any, TypeVar
 
+from rl_gns.chaos import ChaosConfig
 from rl_gns.config import ConfigError
-from rl_gns.config_file import coerce, keys, unknown_key
+from rl_gns.config_file import coerce, keys, shown, unknown_key
 
 Options = TypeVar("Options")
 
@@ -25,6 +26,21 @@ def value_of(arguments: list[str], flag: str) -> str | None:
         if token.startswith(f"--{flag}="):
             return token.split("=", 1)[1]
     return None
+
+
+def taken(arguments: list[str], flag: str) -> tuple[list[str], str | None]:
+    """(the other arguments, the value of `--flag`): for verbs whose other flags have no values."""
+    value = value_of(arguments, flag)
+    kept = list(arguments)
+    if value is not None:
+        at = next(i for i, token in enumerate(kept) if token == f"--{flag}" or token.startswith(f"--{flag}="))
+        del kept[at : at + (1 if "=" in kept[at] else 2)]
+    return kept, value
+
+
+def given_flags(arguments: list[str]) -> list[str]:
+    """The flags on a command line, without their dashes and values."""
+    return [token.partition("=")[0].removeprefix("--").replace("_", "-") for token in arguments if token[:2] == "--"]
 
 
 def directories(arguments: list[str], known: tuple[str, ...], program: str) -> tuple[list[Path], set[str]]:
@@ -42,6 +58,7 @@ def parse(options: type[Options], default: Options, arguments: list[str], progra
 
     Raises ConfigError for the user's mistakes; --help prints and exits with 0.
     """
+    arguments = chaos_in_full(arguments)
     if {"-h", "--help"} & set(arguments):
         return _tyro(options, default, arguments, program)
     check(default, arguments)
@@ -51,6 +68,37 @@ def parse(options: type[Options], default: Options, arguments: list[str], progra
             return _tyro(options, default, arguments, program)
     except SystemExit:
         raise ConfigError(_unboxed(said.getvalue())) from None
+
+
+def chaos_in_full(arguments: list[str]) -> list[str]:
+    """`--chaos kill=0.01,nan=0.001` as `--chaos.kill=0.01 --chaos.nan=0.001`; ConfigError where it is no such list."""
+    if (text := value_of(arguments, "chaos")) is None:
+        return arguments
+    at = next(i for i, token in enumerate(arguments) if token.partition("=")[0] == "--chaos")
+    after = at + (1 if "=" in arguments[at] else 2)
+    return [*arguments[:at], *_faults_in_full(text), *chaos_in_full(arguments[after:])]
+
+
+def _faults_in_full(text: str) -> list[str]:
+    known, found = list(vars(ChaosConfig())), {}
+    for item in text.split(","):
+        name, given, value = item.strip().partition("=")
+        if name not in known:
+            near = (difflib.get_close_matches(name, known, n=1, cutoff=0.0) or known)[0]
+            raise ConfigError(f"--chaos: {shown(name)} is none of {', '.join(known)}; the nearest is {near}")
+        if name in found:
+            raise ConfigError(f"--chaos: {name} is given twice; once is enough")
+        try:
+            found[name] = float(value)
+        except ValueError:
+            raise ConfigError(
+                f"--chaos: {name}{given}{shown(value)[1:-1]} is no probability; {name}=0.01 is one"
+            ) from None
+    try:
+        ChaosConfig(**found)
+    except ValueError as error:
+        raise ConfigError(f"--chaos: {error}") from None
+    return [f"--chaos.{name}={value!r}" for name, value in found.items()]
 
 
 def _tyro(options: type[Options], default: Options, arguments: list[str], program: str) -> Options:

@@ -68,6 +68,18 @@ def checked_record(value: Any, record: type) -> dict[str, Any]:
     return value
 
 
+def check_follows(record: dict[str, Any], before: dict[str, Any] | None) -> None:
+    """ValueError where update, E or S do not go on from the line before: a line is missing, or one of them is wrong."""
+    if record["update"] != (before["update"] + 1 if before else 0):
+        raise ValueError(f"update {record['update']} stands out of turn")
+    if before is None:
+        return
+    if record["env_steps"] != before["env_steps"] + record["used_env_steps"]:
+        raise ValueError("env_steps is not that of the line before and used_env_steps")
+    if record["optimizer_steps"] < before["optimizer_steps"]:
+        raise ValueError("optimizer_steps falls")
+
+
 @functools.cache
 def _fields(record: type) -> dict[str, Callable[[Any], bool]]:
     hints = typing.get_type_hints(record)

@@ -68,6 +68,41 @@ class SweepOptions:
 
 
 @dataclass(frozen=True)
+class CompareOptions:
+    """Hold games against each other at the same stages of training: the same protocol, seeds and env steps for each.
+    The same command again does what is missing. Exit code 1 where a cell failed."""
+
+    run: Annotated[RunConfig, tyro.conf.arg(name="")] = field(default_factory=RunConfig)
+    config: str = ""
+    """A preset (pong_small) or TOML file whose settings all games share; its world, budget and goals are not read."""
+    games: str = "Alien,BeamRider,Breakout,Pong,Qbert,Seaquest,SpaceInvaders"
+    """Names with commas between them; by default the paper's seven."""
+    stages: str = "fresh,200000"
+    """`fresh` and env steps of training, with commas between them."""
+    seeds: int = 3
+    """Training seeds of each game, from --seed on; fewer than 3 have no interval between seeds."""
+    initialisations: int = 5
+    """Seeds of the fresh policies, from --seed on."""
+    env_steps: int = 300_000
+    """Of frozen policy, of each game at each stage, split over its seeds. None is stopped early."""
+    run_dir: str = ""
+    """Where the cells and compare.json lie; by default named after the settings under $RL_GNS_RUNS or ./runs."""
+    reuse: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """A directory with runs, measurements or another comparison in or below it, which are taken where a cell's settings
+    are theirs; may be repeated."""
+    fronts: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """A sweep's directory, whose B_crit is to stand beside; may be repeated."""
+    force: bool = False
+    """Take from --reuse and --fronts what is of another protocol too, and mark it."""
+    budget: str = ""
+    """A time (10m, 2h) that all is to fit into, by fewer --env-steps; says what precision that bought."""
+    cells_at_once: int = 0
+    """As for `sweep`."""
+    json: bool = False
+    """Print compare.json, and nothing else on standard output."""
+
+
+@dataclass(frozen=True)
 class PlanOptions:
     """What a sweep or a single run is going to cost: cells, env steps, time, disk, memory, CPUs. Nothing is started but
     a calibration, and nothing is left."""
@@ -82,6 +117,13 @@ class PlanOptions:
     """As for `sweep`."""
     seconds: float = 30.0
     """That the calibration takes in all, about; 0: none, and no word about time, disk and memory."""
+    cluster: str = ""
+    """nodes=100,cpus=64[,gpus=8][,network=Gbit/s][,learners=1][,memory=GiB][,actors=cores]: plan a single run there
+    instead (nodes alike; cpus, gpus, network and memory of each), from rates that are measured here."""
+    rates: str = ""
+    """With --cluster: rates from an earlier --json instead of measuring."""
+    learner_rate: float = 0.0
+    """With --cluster: a learner's rows a second of one epoch as measured elsewhere, on a GPU say; 0: as measured."""
     json: bool = False
     """Print the plan as one JSON object."""
 
@@ -205,3 +247,11 @@ STATUS_USAGE = """usage: rl-gns status DIR [DIR ...] [--watch] [--json]
 How runs stand, from their directories alone. DIR is a run's, a sweep's, or any directory with runs below it.
   --watch  look again every 2 s until all have finished (not on a terminal: a line a run and minute)
   --json   one JSON object a run and line, units in the names"""
+
+REPORT_USAGE = """usage: rl-gns report DIR [DIR ...] [--out DIR] [--force] [--json]
+
+Predicted, swept and used batch sizes side by side, then one HTML page (index.html; it fetches nothing) and beside it
+each figure as PNG and SVG with its CSV and a Markdown table. DIR is a run's, a sweep's or a comparison's directory.
+  --out    where to write; default: DIR/report, of several directories ./report
+  --force  draw runs or sweeps of different protocols in one figure, which then says so
+  --json   one object: the verdict in numbers, and every file written with what it holds, units in the names"""

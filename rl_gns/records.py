@@ -34,7 +34,7 @@ class MomentsKey:
     segment_steps: int
     """T, env steps."""
     waves: int
-    """Turns in which the same columns were run again within a rollout (1: none)."""
+    """W, consecutive segments of each column in a rollout; they are correlated, and a group holds all of them."""
     gamma: float
     gae_lambda: float
     normaliser: str
@@ -64,7 +64,7 @@ class GroupMoments:
     """Second moments of the mean gradients g_1 .. g_J of J disjoint sets of columns, at fixed weights.
 
     `gram[part][i, j] = g_i . g_j`, float64, before clipping and before the optimizer: every statistic of
-    the noise scale is a function of it and of `env_steps`.
+    the noise scale is a function of it (within one rollout, of `norms_dots` too) and of `env_steps`.
     """
 
     gram: dict[str, np.ndarray]
@@ -81,6 +81,13 @@ class GroupMoments:
     """B, env steps averaged into one optimizer step; a change of it starts a new block, not a new key."""
     control: ControlMoments | None = None
     """Of the synthetic gradients that rode beside; None where there were none."""
+    norms_dots: dict[str, np.ndarray] = field(default_factory=dict)
+    """part -> [J, 2] float64, |g_k|^2 and g_k . g: of groups on several learners, where `gram` is empty."""
+
+    @property
+    def finite(self) -> bool:
+        """No gradient was NaN or infinite."""
+        return all(np.isfinite(products).all() for products in (self.gram or self.norms_dots).values())
 
     @property
     def n_groups(self) -> int:
@@ -165,12 +172,16 @@ class Decision:
 
 @dataclass(frozen=True)
 class Fault:
-    """One rollout actor that failed, and what was done."""
+    """One actor that failed or was moved, and what was done."""
 
-    what: str = logged("", "`died`, `stalled`, `refused` (its block was not what was asked for) or `not placed`")
+    what: str = logged("", "`died`, `stalled`, `refused`, `not placed`, `moved`, `draining` or `trainer lost`")
     collectors: list[int] = logged("", "the collectors that were seeded anew (`not placed`: moved to other actors)")
     generations: list[int] = logged("generation", "the one that each of them went on in, after a burn-in")
     reason: str = logged("", "which process on which node, and what was seen of it")
+    cost_env_steps: int = logged(
+        "env steps",
+        "about what was played in vain: blocks in the making, and scatter and burn-in taken again",
+    )
 
 
 @dataclass(frozen=True)
@@ -233,48 +244,6 @@ class UpdateRecord:
     probe_seconds: float = logged("s", "the noise-scale probe; 0 where none was due")
     update_seconds: float = logged("s", "the optimizer steps")
     seconds: float = logged("s", "the whole rollout, evaluation left out")
-
-
-@dataclass(frozen=True)
-class GoalCrossing:
-    """When a run reached a goal; the steps are None where it did not (censored at the run's end)."""
-
-    goal_return: float = logged("score", "the goal")
-    judged_on: str = logged("", "`evaluation` (episodes of the frozen policy) or `training` (their smoothed return)")
-    reached: bool = logged("", "whether that return got there")
-    optimizer_steps: float | None = logged("steps", "S at the crossing, interpolated in ln S between looks")
-    env_steps: float | None = logged("env steps", "E at the crossing, likewise")
-    collapsed: bool = logged("", "it came half-way to the goal at least, and ended having lost half of that or more")
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """result.json: written last, so its presence means that the run finished."""
-
-    env: str = logged("", "world")
-    seed: int = logged("", "run seed")
-    config_id: str = logged("", "hash of the settings that change numbers")
-    env_steps: int = logged("env steps", "E at the end")
-    optimizer_steps: int = logged("steps", "S at the end")
-    updates: int = logged("rollouts", "rollouts at the end")
-    batch_size: int = logged("env steps", "B at the end")
-    batch_size_moves: int = logged("1", "how often the controller changed B")
-    epochs: int = logged("1", "passes over a rollout")
-    minibatches: int = logged("1", "optimizer steps a pass")
-    learning_rate: float = logged("1", "at the end")
-    return_mean: float | None = logged("score", "mean raw return of the last finished episodes")
-    episodes: int = logged("episodes", "finished")
-    goals: list[GoalCrossing] = logged("", "one a goal")
-    noise: dict[str, NoiseScale] | None = logged("", "the last pooled noise scales")
-    noise_across: dict[str, NoiseScale] | None = logged("", "the last across rollouts")
-    noise_control_trips: int = logged("rollouts", "whose control channel read low or high")
-    skipped_steps: int = logged("steps", "optimizer steps skipped for a gradient that was not finite")
-    late_blocks: int = logged("blocks", "late or duplicate blocks dropped")
-    refused_blocks: int = logged("blocks", "that were not what was asked for, and dropped")
-    replaced_actors: int = logged("actors", "that failed and were replaced")
-    faults: list[dict[str, Any]] = logged("", "every fault, with the `update` in which it was met")
-    seconds: float = logged("s", "wall-clock of all sittings of the run")
-    stopped: str = logged("", "why the run ended: `budget` or `goal`")
 
 
 def to_json(value: Any) -> Any:

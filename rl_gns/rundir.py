@@ -6,33 +6,35 @@ cut back to the checkpoint when a run goes on, so that each update stands in it 
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import json
 import os
 import re
 import shutil
-import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from rl_gns.checkpoint import read_checkpoint, write_checkpoint
 from rl_gns.config import ConfigError, RunConfig, first_difference, identity
 from rl_gns.config_file import load, to_toml
 from rl_gns.config_rules import validate
-from rl_gns.on_disk import DAMAGE, checked_record, parse_json
-from rl_gns.records import RunResult, UpdateRecord, to_json
+from rl_gns.lock import is_held, take_lock
+from rl_gns.on_disk import DAMAGE, check_follows, checked_record, parse_json
+from rl_gns.records import UpdateRecord, to_json
+from rl_gns.result import RunResult
 
 KEEP_CHECKPOINTS = 2
 """The newest so many, and those that `checkpoint.keep` asks for."""
+BAD_ROWS = "not_finite.safetensors"
+"""The first minibatch whose gradient was not finite."""
 TENSORBOARD = "tensorboard"
 """The folder of event files, for those who ask for them."""
-WRITE_LOCK = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-"""Linux's `struct flock` for a whole file. The lock belongs to the open file: it ends with the process that holds it,
-however that ends, and others can ask for it without taking it."""
+OWN = ("config.toml", "provenance.json", "metrics.jsonl", "result.json", BAD_ROWS)
+"""What the process that has the lock writes here, beside the checkpoints."""
 
 
 class RunDir:
@@ -63,6 +65,7 @@ class RunDir:
             self._checkpoints.mkdir(parents=True, exist_ok=True)
             self._lock = take_lock(self.path / ".lock", self.path)
             self._check_config(config)
+            self._clear_drafts()
             write_text(self.path / "config.toml", to_toml(config))
             self._keep = config.checkpoint.keep
         except OSError as error:
@@ -74,25 +77,29 @@ class RunDir:
         sittings = read_json(path) if path.exists() else []
         if not isinstance(sittings, list):
             raise ConfigError(f"{path}: not the list of sittings that it should be; move it away to go on")
-        write_json(path, [*sittings, provenance])
+        with self._writing():
+            write_json(path, [*sittings, provenance])
 
     def in_use(self) -> bool:
         """A live process holds the lock. Asking takes nothing, so that no run is turned away by being looked at."""
-        try:
-            with open(self.path / ".lock", "rb") as lock:
-                answer = fcntl.fcntl(lock, fcntl.F_OFD_GETLK, WRITE_LOCK)
-        except FileNotFoundError:
-            return False
-        return struct.unpack_from("h", answer)[0] != fcntl.F_UNLCK
+        return is_held(self.path / ".lock")
 
     def _check_config(self, config: RunConfig) -> None:
         if not (self.path / "config.toml").exists():
-            strangers = {p.name for p in self.path.iterdir()} - {"checkpoints", ".lock", TENSORBOARD}
+            ours = {"checkpoints", ".lock", TENSORBOARD, ".config.toml.tmp"}
+            strangers = {p.name for p in self.path.iterdir()} - ours
             if strangers:
                 raise ConfigError(f"--run-dir: {self.path} holds something else ({min(strangers)}); give a new one")
             return
         if difference := first_difference(identity(self.config()), identity(config)):
             raise ConfigError(f"--run-dir: {self.path} holds another experiment ({difference}); give a new one")
+
+    def _clear_drafts(self) -> None:
+        """What a process that was killed had begun to write."""
+        for name in OWN:
+            _draft(self.path / name).unlink(missing_ok=True)
+        for draft in self._checkpoints.glob(".*.tmp"):
+            shutil.rmtree(draft)
 
     def config(self) -> RunConfig:
         """The configuration that the run was started with."""
@@ -109,12 +116,13 @@ class RunDir:
         if self._log is None:
             self._log = open(self.metrics, "ab", buffering=0)  # noqa: SIM115 - held until close()
         line, start = (json.dumps(to_json(record), allow_nan=False) + "\n").encode(), self._log.tell()
-        try:
-            while line:
-                line = line[self._log.write(line) :]
-        except OSError as error:
-            os.ftruncate(self._log.fileno(), start)
-            raise self._unwritable(error) from None
+        with self._writing():
+            try:
+                while line:
+                    line = line[self._log.write(line) :]
+            except OSError:
+                os.ftruncate(self._log.fileno(), start)
+                raise
 
     def records(self) -> Iterator[dict[str, Any]]:
         """metrics.jsonl, one dict an update; a last line that a crash cut short is left out. ConfigError where a whole
@@ -127,7 +135,7 @@ class RunDir:
                 if line.endswith(b"\n"):
                     try:
                         record = checked_record(parse_json(line), UpdateRecord)
-                        _check_follows(record, before)
+                        check_follows(record, before)
                     except DAMAGE as error:
                         raise ConfigError(f"{self.metrics}: damaged (line {number}: {error})") from None
                     yield record
@@ -143,7 +151,8 @@ class RunDir:
         if self._log is not None:  # it is open on the file that is now replaced
             self._log.close()
             self._log = None
-        write_text(self.metrics, "".join(line + "\n" for line in kept))
+        with self._writing():
+            write_text(self.metrics, "".join(line + "\n" for line in kept))
 
     def save_checkpoint(self, env_steps: int, state: dict[str, Any]) -> None:
         """Write `state` (nested dicts and lists of arrays and JSON values) as one folder; keep the last two."""
@@ -151,17 +160,19 @@ class RunDir:
             os.fsync(self._log.fileno())  # a checkpoint is never newer than the lines that it stands on
         final = self._checkpoints / f"{env_steps:012d}"
         draft = self._checkpoints / f".{final.name}.tmp"
-        try:
-            write_checkpoint(draft, state)
-            shutil.rmtree(final, ignore_errors=True)
-            os.replace(draft, final)
-            _sync(self._checkpoints)
-        except OSError as error:
-            shutil.rmtree(draft, ignore_errors=True)
-            raise self._unwritable(error) from None
+        with self._writing():
+            try:
+                write_checkpoint(draft, state)
+                if final.exists():
+                    _remove(final)
+                os.replace(draft, final)
+                _sync(self._checkpoints)
+            except OSError:
+                shutil.rmtree(draft, ignore_errors=True)
+                raise
         there = self.checkpoints()
         for old in set(there[:-KEEP_CHECKPOINTS]) - self._for_good(there):
-            shutil.rmtree(old)
+            _remove(old)
 
     def _for_good(self, there: list[Path]) -> set[Path]:
         """Of each env step to keep, the first checkpoint that stands there or later."""
@@ -170,10 +181,14 @@ class RunDir:
 
     def save_result(self, result: RunResult) -> None:
         """Written last: its presence means that the run finished."""
-        try:
+        with self._writing():
             write_json(self.result, result)
-        except OSError as error:
-            raise self._unwritable(error) from None
+
+    def save_bad_rows(self, rows: dict[str, np.ndarray]) -> None:
+        """As BAD_ROWS, once: the first are kept."""
+        with self._writing():
+            if not (self.path / BAD_ROWS).exists():
+                write_bytes(self.path / BAD_ROWS, save({name: np.ascontiguousarray(a) for name, a in rows.items()}))
 
     def read_result(self) -> dict[str, Any] | None:
         """result.json, or None while the run has not finished; ConfigError where it is damaged."""
@@ -185,11 +200,16 @@ class RunDir:
         except DAMAGE as error:
             raise ConfigError(f"{self.result}: damaged ({error}); run the same command again") from None
 
-    def _unwritable(self, error: OSError) -> ConfigError:
-        return ConfigError(
-            f"--run-dir: {self.path}: {error.strerror}; make room or give another, and run again: it goes on from the "
-            "last checkpoint"
-        )
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """ConfigError where the disk is full, or refuses."""
+        try:
+            yield
+        except OSError as error:
+            raise ConfigError(
+                f"--run-dir: {self.path}: {error.strerror}; make room or give another, and run again: it goes on from "
+                "the last checkpoint"
+            ) from None
 
     def checkpoints(self) -> list[Path]:
         """Whole checkpoints, oldest first."""
@@ -221,29 +241,6 @@ class RunDir:
         self._log = self._lock = None
 
 
-def _check_follows(record: dict[str, Any], before: dict[str, Any] | None) -> None:
-    """ValueError where update, E or S do not go on from the line before: a line is missing, or one of them is wrong."""
-    if record["update"] != (before["update"] + 1 if before else 0):
-        raise ValueError(f"update {record['update']} stands out of turn")
-    if before is None:
-        return
-    if record["env_steps"] != before["env_steps"] + record["used_env_steps"]:
-        raise ValueError("env_steps is not that of the line before and used_env_steps")
-    if record["optimizer_steps"] < before["optimizer_steps"]:
-        raise ValueError("optimizer_steps falls")
-
-
-def take_lock(file: Path, directory: Path) -> IO[str]:
-    """The file that stands for `directory`, locked until it is closed; ConfigError where another process has it."""
-    lock = open(file, "w")  # noqa: SIM115 - the caller's to close
-    try:
-        fcntl.fcntl(lock, fcntl.F_OFD_SETLK, WRITE_LOCK)
-    except BlockingIOError:
-        lock.close()
-        raise ConfigError(f"--run-dir: {directory} is in use by another process of this machine") from None
-    return lock
-
-
 def read_json(path: Path) -> Any:
     """A JSON file of ours; ConfigError naming it where it is damaged."""
     try:
@@ -258,11 +255,16 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
+    """`write_bytes` in UTF-8."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
     """Write beside, sync, rename: a reader sees the old file or the new one, whole."""
-    draft = path.with_name(f".{path.name}.tmp")
+    draft = _draft(path)
     try:
-        with open(draft, "w", encoding="utf-8") as file:
-            file.write(text)
+        with open(draft, "wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(draft, path)
@@ -271,9 +273,15 @@ def write_text(path: Path, text: str) -> None:
         raise
 
 
-def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Arrays as one safetensors file."""
-    save_file({name: np.ascontiguousarray(a) for name, a in arrays.items()}, path)
+def _remove(folder: Path) -> None:
+    """Gone at once: what a kill leaves of it is a draft, and no checkpoint that lacks a file."""
+    gone = folder.with_name(f".{folder.name}.old.tmp")
+    os.replace(folder, gone)
+    shutil.rmtree(gone)
+
+
+def _draft(path: Path) -> Path:
+    return path.with_name(f".{path.name}.tmp")
 
 
 def _sync(path: Path) -> None:

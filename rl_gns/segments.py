@@ -54,6 +54,6 @@ class SegmentBlock:
     generation: int
     """How often this collector was re-seeded."""
     wave: int
-    """Which hosting turn in the rollout (0 where all collectors are hosted at once)."""
+    """0 .. W - 1: which of the W consecutive segments that these columns give to the rollout."""
     burn_in_env_steps: int
     """Env steps spent on desynchronising the columns since the last block; not in the batch."""

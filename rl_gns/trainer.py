@@ -24,7 +24,7 @@ from rl_gns.records import PARTS, GroupMoments, NoiseScale, UpdateRecord
 
 if TYPE_CHECKING:
     from rl_gns.learn.batch import Batch
-    from rl_gns.learn.learner import UpdateStats
+    from rl_gns.learn.update_stats import UpdateStats
     from rl_gns.rollout.sources import Collected, SegmentSource
 
 CONTROL = ("batch_size",)
@@ -64,7 +64,9 @@ class Trainer:
             self._update_seconds = clock.seconds()["update_seconds"] / max(stats.optimizer_steps, 1)
             self._count(batch, collected, stats)
             noise = self._estimate(moments)
-            yield self._record(learning_rate, batch, collected, moments, noise, stats, clock)
+            record = self._record(learning_rate, batch, collected, moments, noise, stats, clock)
+            del batch, collected  # before the next rollout: the frames of one at a time
+            yield record
 
     def over(self) -> bool:
         """The budget is spent."""
@@ -79,10 +81,11 @@ class Trainer:
 
     def _probe(self, batch: Batch) -> GroupMoments:
         """Moments for the pool; the gradients, 2 x J x P numbers, enter the sums across rollouts and are let go."""
+        if not self._across:
+            return self.learner.probe(batch)
         gradients = self.learner.group_gradients(batch)
         moments = self.learner.moments(batch, gradients)
-        if self._across:
-            self._across.add(gradients.parts(), moments, self.env_steps + batch.env_steps)
+        self._across.add(gradients.parts(), moments, self.env_steps + batch.env_steps)
         return moments
 
     def _estimate(self, moments: GroupMoments | None) -> Estimates:
@@ -118,7 +121,7 @@ class Trainer:
         stats: UpdateStats,
         clock: Clock,
     ) -> UpdateRecord:
-        rows = batch.n_columns * batch.segment_steps
+        rows = len(batch.valid)
         signal, trace = single_rollout(moments)
         return UpdateRecord(
             **vars(stats) | {"optimizer_steps": self.optimizer_steps},
@@ -189,8 +192,8 @@ class Trainer:
     def reseed(self) -> None:
         """Start every column anew, in a generation after all that were used. Episodes under way end there: segments end
         at a rollout's end anyway, with the value of their last observation, and no return counts the rest."""
-        batch = self.config.batch
-        self.reseeded_columns += self._control.batch_size * batch.minibatches // batch.segment_steps
+        collectors = self.config.collectors(self._control.batch_size)
+        self.reseeded_columns += collectors * self.config.rollout.columns_per_collector
         self._source.restore(None, generation=self.generation + 1)
 
 
@@ -198,7 +201,7 @@ def single_rollout(moments: GroupMoments | None) -> tuple[dict[str, float] | Non
     """(part -> signal_sq, part -> noise_trace) of one probe; None where there was none or it was not finite."""
     if moments is None or not (moments.env_steps > 0).all() or moments.n_groups < 2:
         return None, None
-    if not all(np.isfinite(gram).all() for gram in moments.gram.values()):
+    if not moments.finite:
         return None, None
     pairs = {part: signal_and_trace(moments, part) for part in PARTS}
     return {part: p[0] for part, p in pairs.items()}, {part: p[1] for part, p in pairs.items()}

@@ -120,7 +120,7 @@ def test_all_actors_killed_at_once_are_replaced(source):
 def test_a_stalled_actor_is_named_in_time_killed_and_replaced(source, monkeypatch, caplog):
     for _ in range(2):  # the second block of a collector is an ordinary one: its time is known from here on
         source.collect(4, 16)
-    monkeypatch.setattr(watch, "FLOOR_SECONDS", 4.0)
+    monkeypatch.setattr(source._crew._patience, "_floor", 4.0)
     stopped = pid(source._crew._places[1])
     os.kill(stopped, signal.SIGSTOP)
     start = time.monotonic()
@@ -190,7 +190,7 @@ def test_poisoned_blocks_are_refused_and_their_actor_replaced(monkeypatch, tmp_p
     order.write_text("nan for ever")
     with pytest.raises(crew.ActorsFail) as caught:
         source.collect(4, 16)
-    assert "collector 1: its actor was replaced 3 times in one rollout" in str(caught.value)
+    assert "collector 1: its actor was replaced 3 times in a row" in str(caught.value)
     assert "not finite" in str(caught.value) and "\n" not in str(caught.value)
     source.close()
 

@@ -25,9 +25,11 @@ def on_actors(settings, n_actors):
         source.close()
 
 
-@pytest.mark.parametrize("base", [CARTPOLE, PONG], ids=["cartpole", "pong"])
-def test_none_one_and_two_actors_give_the_same_bits(base):
-    settings = config(base)
+@pytest.mark.parametrize(
+    ("base", "waves"), [(CARTPOLE, 1), (CARTPOLE, 2), (PONG, 1)], ids=["cartpole", "waves", "pong"]
+)
+def test_none_one_and_two_actors_give_the_same_bits(base, waves):
+    settings = config(base, {"rollout": {"waves": waves}})
     local, records = finished(settings)
     for n_actors in (1, 2):
         remote, again = on_actors(settings, n_actors)

@@ -14,7 +14,8 @@ from test_sweep import Heard
 from tiny import CHAIN, config, fingerprint, numbers, replaced, trainer
 
 from rl_gns.config import ConfigError
-from rl_gns.rundir import RunDir, take_lock
+from rl_gns.lock import take_lock
+from rl_gns.rundir import RunDir
 from rl_gns.study.branch import EVALUATED_AT, branch
 from rl_gns.study.branch_plan import Plan, branch_configs, settled
 from rl_gns.study.branch_table import show

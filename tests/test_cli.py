@@ -48,7 +48,7 @@ def one_line(capsys, *arguments):
         (["sweep", "--config", "cartpole"], "no [sweep] table"),
         (["sweep", "--config", "sweeps/cartpole", "--reuse", "nowhere"], "--reuse: nowhere: no such directory"),
         (["sweep", "--config", "sweeps/cartpole", "--cells-at-once", "-1"], "--cells-at-once: -1 is too small"),
-        (["report", "nowhere"], "no run here"),
+        (["report", "nowhere"], "nowhere: no such directory; the nearest is"),
         (["measure", "--run-dir", "nowhere"], "no run here"),
     ],
 )
@@ -122,7 +122,7 @@ def test_train_measure_and_report_agree_with_their_files(capsys, tmp_path):
     assert measured["noise"]["policy"]["pooling"] == "frozen" and measured["key"]["env"] == "CartPole"
     assert main(["report", str(tmp_path)]) == 0
     said = capsys.readouterr().out
-    assert "Frozen policy (update 5" in said and (tmp_path / "figure.png").stat().st_size > 10_000
+    assert "Frozen policy (update 5" in said and (tmp_path / "report" / "noise.png").stat().st_size > 10_000
 
 
 def test_a_fresh_policy_is_measured_at_several_initialisations(capsys, tmp_path, monkeypatch):

@@ -62,7 +62,9 @@ def test_every_node_starts_behind_a_token_and_shows_its_dashboard_to_itself_alon
     head, worker = config["head_start_ray_commands"][-1], config["worker_start_ray_commands"][-1]
     assert "--dashboard-host=127.0.0.1" in head
     assert all(
-        "--object-store-memory=" in command and "--node-manager-port=8077" in command for command in (head, worker)
+        flag in command
+        for command in (head, worker)
+        for flag in ("--object-store-memory=", "--node-manager-port=8077", "--metrics-export-port=8080")
     )
     assert config["file_mounts"]["~/.ray/auth_token"] == "~/.ray/auth_token", "the user's own, on every node"
     profile = subprocess.run(
@@ -123,6 +125,7 @@ def test_the_ray_job_has_the_fields_of_the_crd():
     assert head["template"]["spec"]["restartPolicy"] == "Never", "SidecarMode"
     for group in (head, *workers):
         assert all(isinstance(value, str) for value in group["rayStartParams"].values())
+        assert group["rayStartParams"]["metrics-export-port"] == "8080"
         pod = group["template"]["spec"]
         (container,) = pod["containers"]
         assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}

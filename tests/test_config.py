@@ -40,6 +40,7 @@ CHANGES_A_RUN = {
     "rollout.columns_per_collector": (SMALL, 8),
     "rollout.scatter_env_steps": (SMALL, 5),
     "rollout.burn_in_env_steps": (SMALL, 3),
+    "rollout.waves": (SMALL, 2),
     "learner.network": ({**SMALL, "learner": {**SMALL["learner"], "network": "linear"}}, "mlp"),
     "learner.optimizer": (SMALL, "rmsprop"),
     "learner.learning_rate": (SMALL, 1e-2),
@@ -73,10 +74,12 @@ CHANGES_A_RUN = {
 # These need a look of their own, below.
 READ_ELSEWHERE = {
     "actors",
+    "learners",  # tests/test_learners.py
     "goals",
     "goals_judged_on",  # tests/test_goals.py
     "stop_at_goal",
     "evaluation_episodes",
+    "rollout.inference_actors",  # tests/test_inference_actors.py
     "checkpoint.every_env_steps",
     "checkpoint.exact_resume",  # tests/test_verify_resume.py
     "checkpoint.keep",  # tests/test_branch.py
@@ -91,6 +94,9 @@ READ_ELSEWHERE = {
     "learner.max_skipped_steps",
     "atari.life_loss_terminal",
     "atari.clip_rewards",
+    "chaos.kill",  # tests/test_chaos.py
+    "chaos.stall",
+    "chaos.nan",
 }
 
 
@@ -224,6 +230,12 @@ def test_a_wrong_setting_is_named(table, words):
             "--noise.every: one column",
         ),
         ({"batch": {"size": 0}}, "--batch.size: 0 is too small"),
+        ({"rollout": {"waves": 0}}, "--rollout.waves: 0 is too small; the least is 1"),
+        ({"rollout": {"waves": 3}}, "4 columns a collector x 3 waves; the nearest that fits is 96"),
+        (
+            {"env": "Pong", "learner": {"network": "auto"}, "batch": {"size": 1 << 30}},
+            "--batch.size: 1073741824 makes rollouts of .* GiB on .* columns",
+        ),
         ({"learner": {"learning_rate": -1.0}}, "--learner.learning-rate: -1.0 is no rate"),
         ({"learner": {"gamma": 1.5}}, "--learner.gamma: 1.5 is not in .0, 1.; the nearest is 1"),
         ({"noise": {"confidence": 1.0}}, "--noise.confidence: 1.0"),
@@ -240,17 +252,18 @@ def test_a_run_that_cannot_be_is_refused(changes, words):
         config(CARTPOLE, changes)
 
 
-@given(st.integers(1, 5000), st.integers(1, 64), st.integers(1, 8), st.integers(1, 16))
-def test_the_nearest_batch_size_that_is_named_fits(size, steps, minibatches, columns):
+@given(st.integers(1, 5000), st.integers(1, 64), st.integers(1, 8), st.integers(1, 16), st.integers(1, 4))
+def test_the_nearest_batch_size_that_is_named_fits(size, steps, minibatches, columns, waves):
     base = from_table(CARTPOLE, RunConfig())
     batch = dataclasses.replace(base.batch, size=size, segment_steps=steps, minibatches=minibatches)
-    rollout = dataclasses.replace(base.rollout, columns_per_collector=columns)
+    rollout = dataclasses.replace(base.rollout, columns_per_collector=columns, waves=waves)
     wanted = replaced(base, batch=batch, rollout=rollout, noise=dataclasses.replace(base.noise, every=0))
     try:
         validate(wanted)
     except ConfigError as error:
         nearest = int(str(error).rsplit(" ", 1)[-1])
-        validate(replaced(wanted, batch=dataclasses.replace(batch, size=nearest)))
+        fits = validate(replaced(wanted, batch=dataclasses.replace(batch, size=nearest)))
+        assert fits.columns * waves * steps == nearest * minibatches
 
 
 @given(st.dictionaries(st.text(max_size=8), st.integers() | st.text(max_size=4) | st.booleans() | st.floats()))

@@ -139,7 +139,7 @@ def test_fewer_cores_by_quota_than_are_seen_is_a_warning():
 
 def test_shared_memory_is_held_against_what_a_run_wants():
     free = machine_limits.shared_memory_bytes()
-    small, large = RunConfig(), replace(RunConfig(), batch=replace(RunConfig().batch, size=1 << 24))
+    small, large = RunConfig(), replace(RunConfig(), actors=64)
     assert doctor.shared_memory(small, 10**12).state == "ok"
     assert doctor.shared_memory(small, 64 << 20).state in ("ok", "warning")
     assert (
@@ -168,7 +168,7 @@ def test_a_game_without_its_rom_is_a_failure(monkeypatch):
     assert line.state == "failure" and line.found == "missing: Pong2"
 
 
-HERE = Node("here", {"python": "3.11.7"}, {"rl_gns": ("/a/rl_gns", "12"), "envs": ("/a/envs", "34")})
+HERE = Node("here", {"python": "3.11.7"}, {"rl_gns": ("/a/rl_gns", "12"), "envs": ("/a/envs", "34")}, 8080, True)
 
 
 @pytest.mark.parametrize(
@@ -193,6 +193,25 @@ HERE = Node("here", {"python": "3.11.7"}, {"rl_gns": ("/a/rl_gns", "12"), "envs"
     ],
 )
 def test_what_is_said_of_a_cluster(found, states, words):
-    lines = list(doctor.cluster(found))
+    lines = [line for line in doctor.cluster(found) if line.what != "metrics port"]
     assert [line.state for line in lines] == states and words in lines[-1].found
     assert all(bool(line.do) == (line.state != "ok") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "state", "words"),
+    [
+        ([("10.0.0.1", 8080, True), ("10.0.0.2", 8080, True)], "ok", "2 nodes show gauges on port 8080"),
+        ([("127.0.0.1", 43211, True)], "ok", "port 43211"),
+        ([("10.0.0.1", 8080, True), ("10.0.0.2", 8080, False)], "warning", "no gauges from 10.0.0.2:8080"),
+        ([("10.0.0.1", -1, False)], "warning", "no gauges from 10.0.0.1:-1"),
+        ([("10.0.0.1", 43211, True), ("10.0.0.2", 51234, True)], "warning", "on port 43211, 51234"),
+        ([("8.8.8.8", 8080, True)], "warning", "without a token, and 8.8.8.8 is public"),
+    ],
+)
+def test_the_metrics_port_of_every_node(nodes, state, words):
+    found = tuple(replace(HERE, address=where, metrics_port=port, metrics_answer=heard) for where, port, heard in nodes)
+    (line,) = [line for line in doctor.cluster(Cluster("h:1", True, "", HERE, found)) if line.what == "metrics port"]
+    assert line.state == state and words in line.found and bool(line.do) == (state != "ok")
+    silent = Cluster("h:1", True, "", HERE, (Node("10.0.0.2", error="gone"),))
+    assert not [line for line in doctor.cluster(silent) if line.what == "metrics port"]

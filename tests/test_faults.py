@@ -124,9 +124,13 @@ def test_a_signal_ends_a_ray_run_in_one_line_and_leaves_no_process(tmp_path, num
     ray = [pid for pid, command in children(process.pid).items() if "raylet" in command or "gcs_server" in command]
     assert ray, "a real Ray was running"
     process.send_signal(number)
+    sent = time.monotonic()
     _, words = process.communicate(timeout=120)
     said = [line for line in words.splitlines() if line.startswith("rl-gns: ")]
     assert process.returncode == 128 + number and len(said) == 1 and "run the same command again" in said[0]
+    if number == signal.SIGTERM:  # a notice of 10 s
+        *_, last = RunDir(tmp_path).records()
+        assert time.monotonic() - sent < 10 and last["env_steps"] == int(RunDir(tmp_path).checkpoints()[-1].name)
     deadline = time.monotonic() + 60
     while any(Path(f"/proc/{pid}").exists() for pid in ray) and time.monotonic() < deadline:
         time.sleep(0.5)

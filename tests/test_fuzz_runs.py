@@ -15,7 +15,7 @@ from tiny import CARTPOLE, config
 
 from rl_gns.checkpoint import FILES, SUMS
 from rl_gns.config import ConfigError
-from rl_gns.report.figures import figure
+from rl_gns.report.page import write
 from rl_gns.report.summary import words
 from rl_gns.rundir import RunDir
 from rl_gns.study.fit import fit
@@ -215,7 +215,7 @@ def test_figures_of_damaged_runs_are_drawn_or_refused(clean, sweep):
 
         def check(bad, path=path, name=name):
             with writes_only_below(path):
-                with_instead(path / name, bad, lambda: refused_in_one_line(figure, path))
+                with_instead(path / name, bad, lambda: refused_in_one_line(write, [path]))
 
         fuzz(6, kinds(name, (path / name).read_bytes()), check)
 

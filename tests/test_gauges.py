@@ -15,6 +15,7 @@ from tiny import CARTPOLE, config, finished, replaced
 
 from rl_gns.distributed import session
 from rl_gns.distributed.metrics import GAUGES, TAGS, Gauges, known
+from rl_gns.distributed.nodes import shows_metrics
 from rl_gns.records import to_json
 from rl_gns.rundir import RunDir
 from rl_gns.study.grid import Grid
@@ -34,8 +35,8 @@ class Port:
         import ray
 
         (node,) = ray.nodes()
-        self.host = node["NodeManagerAddress"]
-        self._url = f"http://{self.host}:{node['MetricsExportPort']}/metrics"
+        self.host, self.number = node["NodeManagerAddress"], node["MetricsExportPort"]
+        self._url = f"http://{self.host}:{self.number}/metrics"
         self._looks, self._over = [], threading.Event()
         self._thread = threading.Thread(target=self._watch)
         self._thread.start()
@@ -101,6 +102,7 @@ def test_the_port_on_loopback_shows_the_last_line_of_metrics_jsonl(port, tmp_pat
     shown = port.when((str(tmp_path), "CartPole", "0"), last["env_steps"])
     assert shown == pytest.approx({f"rl_gns_{k}": float(v) for k, v in expected.items() if v is not None}, rel=1e-12)
     assert port.host == "127.0.0.1"
+    assert shows_metrics(port.host, port.number) and not shows_metrics(port.host, 1)
 
 
 @pytest.mark.cluster

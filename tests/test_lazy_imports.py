@@ -46,6 +46,12 @@ def test_fitting_a_file_is_light():
     assert "scipy" in packages and not packages & HEAVY and "b_crit" in said
 
 
+def test_reporting_is_light(tmp_path):
+    sweep = PAPER.parent.parent / "2026-11-23-breakout-front"
+    packages, _ = loaded("-m", "rl_gns", "report", str(sweep), "--out", str(tmp_path))
+    assert "matplotlib" in packages and not packages & HEAVY and (tmp_path / "index.html").exists()
+
+
 def test_the_exported_names_arrive_on_first_use():
     code = "import rl_gns, sys; assert 'rl_gns.config' not in sys.modules; print(rl_gns.RunConfig, rl_gns.NoiseScale)"
     packages, said = loaded("-c", code)

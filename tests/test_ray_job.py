@@ -151,6 +151,7 @@ def test_the_doctor_as_a_job_finds_the_upload_on_the_node(head):
     of_cluster = lines["authentication of the cluster"]
     assert of_cluster["state"] == "ok" and "wants a token" in of_cluster["found"]
     assert lines["token file"]["state"] == lines["dashboard"]["state"] == "ok"
+    assert lines["metrics port"]["state"] == "ok"
     (node,) = [line["found"] for name, line in lines.items() if name.startswith("node ")]
     assert "working_dir_files" in node and "rl_gns from" in node and "envs from" in node
 

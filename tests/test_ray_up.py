@@ -109,6 +109,7 @@ def test_the_doctor_finds_the_cluster_in_order(cluster):
     assert not [line for line in lines.values() if line["state"] == "failure"]
     of_cluster = lines["authentication of the cluster"]
     assert of_cluster["state"] == "ok" and "wants a token" in of_cluster["found"]
+    assert lines["metrics port"]["found"] == "2 nodes show gauges on port 8080"
     for name, address in (("head", namespace.HEAD), ("worker", namespace.WORKER)):
         found = lines[f"node {address}"]["found"]
         assert all(str(homes[name] / "rl-gns" / package) in found for package in ("rl_gns", "envs"))

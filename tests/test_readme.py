@@ -20,6 +20,7 @@ OPTIONS = {
     "sweep": options.SweepOptions(),
     "plan": options.PlanOptions(),
     "branch": options.BranchOptions(),
+    "compare": options.CompareOptions(),
     "predict": options.PredictOptions(),
     "bench": options.BenchOptions(),
     "selftest": options.SelftestOptions(),

@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -56,6 +57,24 @@ def test_two_checkpoints_are_kept_and_the_newest_whole_one_is_read(run):
     (run.checkpoints()[0] / "state.json").write_text("{")
     with pytest.raises(ConfigError, match="no checkpoint can be read"):
         run.load_checkpoint()
+
+
+def test_a_kill_while_an_old_checkpoint_is_removed_leaves_whole_ones(run, monkeypatch):
+    def half(folder, ignore_errors=False):
+        if ignore_errors:  # of a draft of the same name, before it is written
+            return
+        (Path(folder) / "arrays.safetensors").unlink()
+        raise KeyboardInterrupt
+
+    for n in (10, 20):
+        run.save_checkpoint(n, {"n": n, "array": np.full(3, n)})
+    with monkeypatch.context() as context, pytest.raises(KeyboardInterrupt):
+        context.setattr("rl_gns.rundir.shutil.rmtree", half)
+        run.save_checkpoint(30, {"n": 30, "array": np.full(3, 30)})
+    assert [read_checkpoint(folder)["n"] for folder in run.checkpoints()] == [20, 30]
+    run.close()
+    run.open(config(CARTPOLE))
+    assert sorted(p.name for p in (run.path / "checkpoints").iterdir()) == [f"{20:012d}", f"{30:012d}"]
 
 
 def test_a_draft_that_a_crash_left_is_no_checkpoint(run):

@@ -12,9 +12,10 @@ from tiny import CARTPOLE, config, replaced
 from rl_gns.cli import main
 from rl_gns.config import ConfigError
 from rl_gns.config_file import find
-from rl_gns.report.figures import figure
+from rl_gns.lock import take_lock
+from rl_gns.report.page import write
 from rl_gns.report.summary import words
-from rl_gns.rundir import RunDir, take_lock
+from rl_gns.rundir import RunDir
 from rl_gns.study.fronts import COLUMNS, Cell, goal_front, write_points
 from rl_gns.study.grid import Grid, cell_configs, load_grid
 from rl_gns.study.sweep import ERROR, SWEEP_LOCK, sweep
@@ -65,7 +66,7 @@ def test_cells_run_once_and_the_directory_tells_all(finished, settings):
             assert cell["env_steps"] == RunDir(path / cell["name"]).read_result()["env_steps"], "its own cap"
     said = "\n".join(words(path))
     assert "0 of 6 runs got there" in said and "No front: " in said
-    assert figure(path).stat().st_size > 10_000
+    assert (write([path])[0].parent / "front.png").stat().st_size > 10_000
 
 
 def test_points_are_the_columns_that_a_fit_takes(finished):

@@ -14,7 +14,7 @@ from rl_gns.config import ConfigError
 from rl_gns.config_file import find
 from rl_gns.noise import fit_front
 from rl_gns.report.confounds import COLUMNS, confound_table
-from rl_gns.report.figures import figure
+from rl_gns.report.page import write
 from rl_gns.report.summary import words
 from rl_gns.rundir import RunDir, write_json
 from rl_gns.study.confounds import clip_families, verdicts
@@ -121,7 +121,7 @@ def test_points_fit_and_report_name_the_variant(swept, capsys):
     assert "limited by the trust region: no (there is no clip)" in " ".join(capsys.readouterr().out.split())
     said = "\n".join(words(path))
     assert "CartPole (ppo4_wide) to an evaluation return of 15" in said and "| 15 | a2c | 1 | none |" in said
-    assert figure(path).stat().st_size > 10_000
+    assert (write([path])[0].parent / "front.png").stat().st_size > 10_000
 
 
 def saved_with(narrow, wide):

@@ -15,6 +15,11 @@ from rl_gns.study.build import checked
 from rl_gns.study.train import train
 from rl_gns.study.verify_resume import first_unequal, verify_resume
 
+QUADRATIC = {
+    "env": "Quadratic",
+    "batch": {"size": 128},
+    "learner": {"optimizer": "sgd", "learning_rate": 0.05, "max_grad_norm": 0.0},
+}
 EXACT = {"checkpoint": {"exact_resume": True}}
 WORLDS = {
     "CartPole": (CARTPOLE, {}, 1500),
@@ -22,6 +27,7 @@ WORLDS = {
     "EpisodicBandit": (BANDIT, {"env": "EpisodicBandit"}, 20_000),
     "EchoedBandit": (BANDIT, {"env": "EchoedBandit"}, 20_000),
     "Chain": (CHAIN, {}, 100_000),
+    "Quadratic": (BANDIT, QUADRATIC, 1024),
     "Pong": (PONG, EXACT, 700),
 }
 
@@ -89,6 +95,8 @@ def test_the_verb_tells_and_keeps(tmp_path, capsys):
     assert "is there already" in capsys.readouterr().err
     assert main(["verify-resume", "--then", "0"]) == 2
     assert "the least is 1" in capsys.readouterr().err
+    assert main(["verify-resume", "--actors", "1", "--rollout.inference-actors", "1"]) == 2
+    assert "no two runs are the same to the bit" in capsys.readouterr().err
 
 
 A = {"x": [1, {"y": np.array([1.0, 2.0])}], "z": None}

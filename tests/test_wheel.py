@@ -38,7 +38,7 @@ def test_the_wheel_holds_the_packages_the_presets_and_no_more(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     presets = {f"rl_gns/{path.relative_to(ROOT)}" for path in (ROOT / "configs").rglob("*.toml")}
     assert presets and presets <= names
-    assert {"rl_gns/py.typed", "rl_gns/cli.py", "envs/__init__.py"} <= names
+    assert {"rl_gns/py.typed", "rl_gns/cli.py", "rl_gns/report/page.html.j2", "envs/__init__.py"} <= names
     assert {name.partition("/")[0] for name in names if ".dist-info" not in name} == {"rl_gns", "envs"}
     assert any(name.endswith("licenses/LICENSE") for name in names)
 

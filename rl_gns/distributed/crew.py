@@ -1,98 +1,99 @@
 """The actors that host collectors, and what becomes of them when they fail.
 
-Each of K places holds one actor. Collector c lives at place c mod K; at most `IN_FLIGHT` calls are queued at a place.
+Each of K places holds one actor. Collector c lives at place c mod K; at most `IN_FLIGHT` calls are queued at a place
+(more where an actor works on several at once).
 An actor that dies, stalls or returns a block that was not asked for is killed, and a new one takes its place: every
 collector that it had begun moves to a generation of its own, with unused seeds, and what was asked of it is asked
 again. What other actors have returned is kept. A call of the killed actor is never awaited again, so nothing is
 collected twice in one generation; a block that arrives all the same is late, and dropped.
 
-Where a new actor finds no CPU (a node is gone), its place is given up for this sitting, and the collectors go to the
-others; the next sitting starts with all K again. An exception that our own code raised inside an actor is no fault of
-the actor (a policy that diverged, say): it ends the run.
+Where a new actor finds no CPU (a node is gone), its place is given up, and the collectors go to the others, until a CPU
+is free again. A node that is being drained is left before it dies: `roster`.
+
+An exception that our own code raised inside an actor is no fault of the actor (a policy that diverged, say): it ends
+the run.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import ray
 from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
 from rl_gns.distributed import watch
+from rl_gns.distributed.roster import Place, Roster
 from rl_gns.records import Fault
 from rl_gns.rollout.generations import Generations
 
 IN_FLIGHT = 2
 """Calls queued on one actor: the next block starts while the last one travels."""
 MAX_REPLACEMENTS = 3
-"""How often one place may need a new actor within one rollout; then the run ends (a guess: chance does not strike
-one place four times in a rollout, a broken machine does)."""
+"""How often one place may need a new actor in a row, without an answer in between; then the run ends (a guess: chance
+does not strike one place four times in a row, a broken machine does)."""
 
 Send = Callable[[Any, int], ray.ObjectRef]
 """(actor, collector id) -> the call."""
 Judge = Callable[[Any, int], str | None]
 """(answer, collector id) -> what is wrong with it, or None."""
+Keep = Callable[[Any], Any]
+"""A good answer -> what to hold of it."""
 
 
 class ActorsFail(RuntimeError):
     """Actors are lost faster than they can be replaced."""
 
 
-@dataclass(eq=False)
-class Place:
-    """One actor, and what it is busy with."""
+@dataclass(frozen=True)
+class Costs:
+    """Env steps over the columns of one collector."""
 
-    actor: Any
-    ready: ray.ObjectRef | None
-    """Unanswered while the actor starts; nothing is asked of it before."""
-    since: float
-    """When it began on what it is busy with, seconds of the watch's clock."""
-    where: str = "a new actor"
-    todo: list[int] = field(default_factory=list)
-    calls: dict[ray.ObjectRef, tuple[int, bool]] = field(default_factory=dict)
-    """Call -> (collector id, whether it is its first on this actor), oldest first."""
-    begun: set[int] = field(default_factory=set)
-    """Collectors that this actor was ever asked for."""
-    named: bool = False
-    """It was called silent since it last answered."""
-    replaced: int = 0
-    """Actors lost here in this rollout."""
-
-    def owns(self, call: ray.ObjectRef) -> bool:
-        return call == self.ready or call in self.calls
-
-    def awaited(self) -> list[ray.ObjectRef]:
-        return [self.ready] if self.ready is not None else list(self.calls)
-
-    def unanswered(self) -> list[int]:
-        return [collector_id for collector_id, _ in self.calls.values()] + self.todo
+    block: int
+    """Of one block."""
+    first: int
+    """At most, of a collector's first block, with scatter and burn-in."""
+    seeding: int
+    """Scatter, at its mean, and burn-in of a collector that is seeded anew."""
 
 
 class Crew:
     """K places with an actor each."""
 
-    def __init__(self, make_actor: Callable[[], Any], n_actors: int, generations: Generations, first_env_steps: int):
-        self._make, self._generations = make_actor, generations
-        self._clock, self._patience = watch.Clock(), watch.Patience(first_env_steps)
-        self._places = [self._filled() for _ in range(n_actors)]
-        self._home: dict[int, Place] = {}
+    def __init__(
+        self,
+        make_actor: Callable[[], Any],
+        n_actors: int,
+        generations: Generations,
+        costs: Costs,
+        at_once: int = 1,
+        chaos: bool = False,
+    ):
+        """`at_once`: calls that an actor works on at a time."""
+        self._at_once, self._in_flight = at_once, IN_FLIGHT - 1 + at_once
+        self._make, self._generations, self._costs = make_actor, generations, costs
+        self._clock, self._patience = watch.Clock(), watch.Patience(costs.first, chaos)
+        self._roster = Roster(self._filled, n_actors)
+        self._places, self._spares = self._roster.places, self._roster.spares
         self._abandoned: list[ray.ObjectRef] = []
         self._faults: list[Fault] = []
 
-    def gather(self, collector_ids: Sequence[int], send: Send, judge: Judge) -> list[Any]:
-        """One answer a collector, in the order of `collector_ids`, all of them judged good; ActorsFail otherwise."""
+    def gather(self, collector_ids: Sequence[int], send: Send, judge: Judge, keep: Keep = lambda a: a) -> list[Any]:
+        """What `keep` made of one answer a collector, in the order of `collector_ids`, all of them judged good; the
+        answers themselves are let go as they come. ActorsFail where there is none."""
         answers: dict[int, Any] = {}
         self._clock.look()
+        for what, begun, reason in self._roster.relocate():
+            self._reseed(what, begun, reason)
         for place in self._places:
             place.replaced = 0
         for c in collector_ids:
-            self._home.setdefault(c, self._places[c % len(self._places)]).todo.append(c)
+            self._roster.home(c).todo.append(c)
         while len(answers) < len(collector_ids):
             self._send(send)
-            self._hear(judge, answers)
+            self._hear(judge, keep, answers)
             self._look()
         return [answers[c] for c in collector_ids]
 
@@ -110,7 +111,7 @@ class Crew:
 
     def close(self) -> None:
         """Kill the actors."""
-        for place in self._places:
+        for place in self._places + self._spares:
             ray.kill(place.actor)
 
     def _filled(self) -> Place:
@@ -119,20 +120,21 @@ class Crew:
 
     def _send(self, send: Send) -> None:
         for place in self._places:
-            while place.ready is None and place.todo and len(place.calls) < IN_FLIGHT:
+            while place.ready is None and place.todo and len(place.calls) < self._in_flight:
                 c = place.todo.pop(0)
                 if not place.calls:
                     place.since = self._clock.seconds
                 place.calls[send(place.actor, c)] = c, c not in place.begun
                 place.begun.add(c)
 
-    def _hear(self, judge: Judge, answers: dict[int, Any]) -> None:
+    def _hear(self, judge: Judge, keep: Keep, answers: dict[int, Any]) -> None:
         """Wait for one answer, or for `LOOK_SECONDS`."""
-        awaited = [call for place in self._places for call in place.awaited()]
+        places = self._places + self._spares
+        awaited = [call for place in places for call in place.awaited()]
         done, _ = ray.wait(awaited, num_returns=1, timeout=watch.LOOK_SECONDS)
         self._clock.look()
         for call in done:
-            place = next(place for place in self._places if place.owns(call))
+            place = next(place for place in places if place.owns(call))
             try:
                 answer = ray.get(call)
             except RayTaskError:
@@ -140,26 +142,35 @@ class Crew:
             except RayError as error:
                 if "creation task" in str(error):
                     raise
+                if place in self._spares:
+                    self._roster.drop(place)
+                    continue
                 self._replace(place, call, "died", f"{place.where} died: {last_words(error)}")
             else:
-                self._take(place, call, answer, judge, answers)
+                self._take(place, call, answer, judge, keep, answers)
 
-    def _take(self, place: Place, call: ray.ObjectRef, answer: Any, judge: Judge, answers: dict[int, Any]) -> None:
+    def _take(
+        self, place: Place, call: ray.ObjectRef, answer: Any, judge: Judge, keep: Keep, answers: dict[int, Any]
+    ) -> None:
         if call == place.ready:
-            place.ready, place.where = None, answer
+            place.ready, (place.where, place.node) = None, answer
         else:
             c, first = place.calls[call]
             if (reason := judge(answer, c)) is not None:
                 self._replace(place, call, "refused", f"{place.where} returned, for collector {c}, {reason}")
                 return
-            answers[c] = answer
+            answers[c] = keep(answer)
             del place.calls[call]
+            place.replaced = 0
             if not first:
                 self._patience.took(self._clock.seconds - place.since)
         place.since, place.named = self._clock.seconds, False
 
     def _look(self) -> None:
         """Name who is silent, and give up who is silent too long."""
+        for spare in [spare for spare in self._spares if spare.awaited()]:
+            if self._clock.seconds - spare.since > watch.UNPLACED_SECONDS:
+                self._roster.drop(spare)
         for place in [place for place in self._places if place.awaited()]:
             silent = self._clock.seconds - place.since
             if place.ready is not None:
@@ -188,16 +199,18 @@ class Crew:
     def _replace(self, place: Place, answered: ray.ObjectRef | None, what: str, reason: str) -> None:
         ray.kill(place.actor)
         self._abandoned += [call for call in place.calls if call != answered]
-        lost, asked, replaced = sorted(place.begun), place.unanswered(), place.replaced + 1
-        self._note(what, lost, [self._generations.advance(c) for c in lost], reason)
+        asked, replaced = place.unanswered(), place.replaced + 1
+        # one that died or stalled had not begun on the call after; one that was refused had
+        in_the_making = len(place.calls) if what == "refused" else min(len(place.calls), self._at_once)
+        self._reseed(what, sorted(place.begun), reason, in_the_making)
         if replaced > MAX_REPLACEMENTS:
             whose = f"collector {asked[0]}" if asked else "no collector"
             raise ActorsFail(
-                f"{whose}: its actor was replaced {MAX_REPLACEMENTS} times in one rollout and failed again; {reason}"
+                f"{whose}: its actor was replaced {MAX_REPLACEMENTS} times in a row and failed again; {reason}"
             )
         fresh = self._filled()
         fresh.todo, fresh.replaced = asked, replaced
-        self._move(place, [fresh])
+        self._roster.move(self._roster.hosted(place), [fresh])
         self._places[self._places.index(place)] = fresh
 
     def _give_up(self, place: Place, reason: str) -> None:
@@ -205,20 +218,21 @@ class Crew:
         self._places.remove(place)
         if not self._places:
             raise ActorsFail(f"no rollout actor can be started: {reason}")
-        moved = [c for c, home in self._home.items() if home is place]
-        self._move(place, self._places)
+        moved = self._roster.hosted(place)
+        self._roster.move(moved, self._places)
         for c in place.todo:
-            self._home[c].todo.append(c)
-        self._note("not placed", moved, [self._generations.of(c) for c in moved], f"{reason}; the others take its work")
+            self._roster.home(c).todo.append(c)
+        self._note(
+            "not placed", moved, [self._generations.of(c) for c in moved], f"{reason}; the others take its work", 0
+        )
 
-    def _move(self, place: Place, places: list[Place]) -> None:
-        """Its collectors go to the one of `places` that hosts the fewest."""
-        for c in sorted(c for c, home in self._home.items() if home is place):
-            hosts = list(self._home.values())
-            self._home[c] = min(places, key=hosts.count)
+    def _reseed(self, what: str, collectors: list[int], reason: str, blocks: int = 0) -> None:
+        """Collectors begin anew elsewhere; `blocks` of theirs were in the making."""
+        cost = self._costs.block * blocks + self._costs.seeding * len(collectors)
+        self._note(what, collectors, [self._generations.advance(c) for c in collectors], reason, cost)
 
-    def _note(self, what: str, collectors: list[int], generations: list[int], reason: str) -> None:
-        self._faults.append(Fault(what, collectors, generations, reason))
+    def _note(self, what: str, collectors: list[int], generations: list[int], reason: str, cost: int) -> None:
+        self._faults.append(Fault(what, collectors, generations, reason, cost))
         _LOG.warning("rollout actor %s: %s", what, reason)
 
 

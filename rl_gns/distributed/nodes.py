@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +14,8 @@ CHECK_ALIVE = "/ray.rpc.NodeInfoGcsService/CheckAlive"
 """A question of Ray's control service that an empty message asks."""
 ANSWER_SECONDS = 60.0
 """For all nodes together; a worker starts in two to ten (measured on 2 cores)."""
+METRICS_SECONDS = 5.0
+"""For one node's metrics (a guess)."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,10 @@ class Node:
     """Of Python and Ray."""
     imports: dict[str, tuple[str, str]] = field(default_factory=dict)
     """Package -> (directory that it is imported from, digest of its sources), of rl_gns and envs."""
+    metrics_port: int = 0
+    """Where it says that Ray shows gauges; not positive: nowhere."""
+    metrics_answer: bool = False
+    """Whether gauges were got from there, from here."""
     error: str = ""
 
 
@@ -78,18 +86,31 @@ def _ask_all() -> list[Node]:
         for node in alive
     }
     answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_SECONDS)
-    return [_node(node["NodeManagerAddress"], call, call in answered) for call, node in asked.items()]
+    return [_node(node, call, call in answered) for call, node in asked.items()]
 
 
-def _node(address: str, call: Any, answered: bool) -> Node:
+def _node(node: dict[str, Any], call: Any, answered: bool) -> Node:
     import ray
 
+    address = node["NodeManagerAddress"]
     if not answered:
         return Node(address, error=f"no answer within {ANSWER_SECONDS:.0f} s")
     try:
-        return Node(address, **ray.get(call))
+        port = node["MetricsExportPort"]
+        return Node(address, **ray.get(call), metrics_port=port, metrics_answer=shows_metrics(address, port))
     except ray.exceptions.RayError as error:
         return Node(address, error=session.reason(error))
+
+
+def shows_metrics(address: str, port: int) -> bool:
+    """Whether Ray's gauges come from there."""
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    host = f"[{address}]" if ":" in address else address
+    try:
+        with direct.open(f"http://{host}:{port}/metrics", timeout=METRICS_SECONDS) as answer:
+            return b"ray_" in answer.read(1 << 20)
+    except (OSError, ValueError, http.client.HTTPException):
+        return False
 
 
 def _reporter() -> Callable[[], dict[str, Any]]:

@@ -6,9 +6,11 @@
              call collect(c, weights)  --->  c's Collector loads the weights, steps T env steps
              waits for ALL blocks      <---  one SegmentBlock (arrays go through the object store)
              looks at each block; what its actor owes again, where it fails, is `crew`'s matter
-    combine by collector id
+             copies it to its place and lets it go
+    combine by wave, then by collector id
 
 Taking the fastest actors first is never done: it would bias the batch. Which actor hosts a collector changes no number.
+With inference actors (see there) what is passed on is not the weights but who has them.
 """
 
 from __future__ import annotations
@@ -20,15 +22,22 @@ import ray
 import torch
 
 from rl_gns.config import RunConfig
-from rl_gns.distributed.crew import Crew
+from rl_gns.distributed.crew import Costs, Crew
+from rl_gns.distributed.inference_actors import InferenceActors, RemotePolicy, Served
+from rl_gns.distributed.strikes import struck
 from rl_gns.learn.model import Weights
+from rl_gns.records import Fault
+from rl_gns.rollout.assembly import Assembly, Collected
 from rl_gns.rollout.blocks import Asked, layout, wrong
 from rl_gns.rollout.collector import Collector
 from rl_gns.rollout.generations import Generations
-from rl_gns.rollout.sources import Collected, combine
 from rl_gns.segments import SegmentBlock
 
 State = dict[str, Any]
+
+INTERLEAVED = 4
+"""Collectors that a rollout actor without weights steps at once, each in a thread: one steps its world while others
+wait for their answers (a guess)."""
 
 
 class CollectorHost:
@@ -39,23 +48,25 @@ class CollectorHost:
         self._config = config
         self._collectors: dict[int, Collector] = {}
 
-    def ready(self) -> str:
-        """Where it runs: process and node."""
-        return f"the actor of pid {os.getpid()} on {ray.util.get_node_ip_address()}"
+    def ready(self) -> tuple[str, str]:
+        """Where it runs: process and node in words, and the node's id."""
+        words = f"the actor of pid {os.getpid()} on {ray.util.get_node_ip_address()}"
+        return words, ray.get_runtime_context().get_node_id()
 
     def collect(
         self,
         collector_id: int,
         generation: int,
         saved: State | None,
-        weights: Weights,
+        weights: Weights | Served,
         version: int,
         segment_steps: int,
+        wave: int,
     ) -> SegmentBlock:
         """One block of one collector, which is made at its first call and, where a state is given, goes on from it."""
         collector = self._collector(collector_id, generation, saved)
         collector.load(weights, version)
-        return collector.collect(segment_steps)
+        return struck(collector.collect(segment_steps, wave), self._config)
 
     def state(self, collector_id: int, generation: int) -> State | None:
         """One collector's state."""
@@ -64,7 +75,8 @@ class CollectorHost:
     def _collector(self, collector_id: int, generation: int, saved: State | None) -> Collector:
         known = self._collectors.get(collector_id)
         if known is None or known.generation != generation or saved is not None:
-            known = self._collectors[collector_id] = Collector(self._config, collector_id, generation)
+            policy = RemotePolicy() if self._config.rollout.inference_actors else None
+            known = self._collectors[collector_id] = Collector(self._config, collector_id, generation, policy)
             if saved is not None:
                 known.restore(saved)
         return known
@@ -73,15 +85,25 @@ class CollectorHost:
 RolloutActor = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(CollectorHost)
 
 
+def rollout_actor(config: RunConfig, at_once: int) -> Any:
+    """One actor that answers so many calls at once, spread over the nodes, or in the placement group."""
+    spread = {} if ray.util.get_current_placement_group() else {"scheduling_strategy": "SPREAD"}
+    return RolloutActor.options(max_concurrency=at_once, **spread).remote(config)
+
+
 class RaySource:
     """A SegmentSource whose collectors live on K actors, which are replaced when they fail."""
 
     def __init__(self, config: RunConfig, n_actors: int):
         rollout = config.rollout
-        steps = rollout.scatter_env_steps + rollout.burn_in_env_steps + config.batch.segment_steps
-        self._layout, self._generations = layout(config), Generations()
-        first = steps * rollout.columns_per_collector
-        self._crew = Crew(lambda: RolloutActor.remote(config), n_actors, self._generations, first)
+        scatter, burn_in, segment = rollout.scatter_env_steps, rollout.burn_in_env_steps, config.batch.segment_steps
+        steps = (segment, scatter + burn_in + segment, scatter // 2 + burn_in)
+        costs = Costs(*(rollout.columns_per_collector * each for each in steps))
+        self._layout, self._generations, self._waves = layout(config), Generations(), rollout.waves
+        self._inference = InferenceActors(config) if rollout.inference_actors else None
+        at_once = INTERLEAVED if self._inference else 1
+        chaos = bool(config.chaos.asked())
+        self._crew = Crew(lambda: rollout_actor(config, at_once), n_actors, self._generations, costs, at_once, chaos)
         self._begun = 0  # collectors that were ever asked for
         self._saved: dict[int, State] = {}  # states that no actor has been given yet
         self._version = -1
@@ -94,17 +116,32 @@ class RaySource:
     def collect(self, n_collectors: int, segment_steps: int) -> Collected:
         """See SegmentSource; raises `crew.ActorsFail` where actors are lost faster than they can be replaced."""
         self._begun = max(self._begun, n_collectors)
+        rollout = Assembly(n_collectors, self._waves, self._version, segment_steps)
+        for wave in range(self._waves):
+            self._collect_wave(wave, n_collectors, segment_steps, rollout)
+        for late in self._crew.late():
+            if isinstance(late, SegmentBlock):
+                rollout.put(late)
+        return rollout.collected(self._faults())
 
+    def _collect_wave(self, wave: int, n_collectors: int, segment_steps: int, rollout: Assembly) -> None:
         def send(actor: Any, c: int) -> ray.ObjectRef:
-            where, what = (c, self._generations.of(c)), (self._weights, self._version, segment_steps)
+            where, what = (c, self._generations.of(c)), (self._acting_on(c), self._version, segment_steps, wave)
             return actor.collect.remote(*where, self._saved.pop(c, None), *what)
 
         def judge(block: Any, c: int) -> str | None:
-            return wrong(block, Asked(c, self._generations.of(c), self._version, segment_steps), self._layout)
+            return wrong(block, Asked(c, self._generations.of(c), self._version, segment_steps, wave), self._layout)
 
-        blocks = self._crew.gather(range(n_collectors), send, judge)
-        found = [*blocks, *(late for late in self._crew.late() if isinstance(late, SegmentBlock))]
-        return combine(found, n_collectors, self._version, segment_steps, self._crew.faults())
+        self._crew.gather(range(n_collectors), send, judge, rollout.put)
+
+    def _acting_on(self, collector_id: int) -> Any:
+        """The weights, or who serves that collector."""
+        if self._inference is None:
+            return self._weights
+        return self._inference.served(self._weights, self._version, collector_id)
+
+    def _faults(self) -> list[Fault]:
+        return self._crew.faults() + (self._inference.faults() if self._inference else [])
 
     def state(self) -> list[State] | None:
         """Of every collector that was ever asked for; None where the world cannot be saved."""
@@ -122,3 +159,5 @@ class RaySource:
 
     def close(self) -> None:
         self._crew.close()
+        if self._inference:
+            self._inference.close()

@@ -43,6 +43,12 @@ class Session:
     private: bool  # started here, and ends here
 
 
+def named() -> str | None:
+    """The address of the cluster that the user names, if one is named."""
+    address = os.environ.get("RAY_ADDRESS")
+    return address if address and address != "local" else None
+
+
 @contextlib.contextmanager
 def start(n_cpus: int, object_store_bytes: int, address: str | None = None) -> Iterator[Session]:
     """Start a private session, or join the cluster at `address` (else at RAY_ADDRESS), which brings its own CPUs and
@@ -53,7 +59,7 @@ def start(n_cpus: int, object_store_bytes: int, address: str | None = None) -> I
             raise RuntimeError(f"this process is connected to Ray already and cannot join {address}")
         yield Session(ray.get_runtime_context().gcs_address, private=False)
         return
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    address = address or named() or "local"
     private = address == "local"
     settings = _settings(private)
     temp_dir = tempfile.mkdtemp(prefix="gns-", dir=_short_base()) if private else ""

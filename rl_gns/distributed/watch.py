@@ -4,9 +4,12 @@
     a collector's first 120 s + 1 s for every 20 env steps of scatter, burn-in and block; also while no median is known
     a new actor         600 s, or 120 s where no CPU is free for it and other actors could do its work
 
+    under chaos         max(5 s, 20 medians); a first block 20 s + 1 s for every 200 env steps
+
 It is named at half of that, so an ordinary block within max(15 s, 10 medians). The floors are guesses on the side of
 patience: a needless replacement costs a burn-in, a late one only time. Measured on Zen 4: Pong collects 1,400 env steps
 a second on one core (a block of 8 columns x 128 in 0.7 s), and an actor starts in 5 s, or in 15 s on a busy machine.
+Under chaos stalls are asked for, and their user lives to see them given up.
 What is counted is time that the driver spent waiting: one that was itself stopped (Ctrl-Z, a sleeping laptop) blames
 nobody.
 """
@@ -23,6 +26,9 @@ FLOOR_SECONDS = 30.0
 MEDIANS = 20.0
 FIRST_SECONDS = 120.0
 FIRST_ENV_STEPS_PER_SECOND = 20.0
+CHAOS_FLOOR_SECONDS = 5.0
+CHAOS_FIRST_SECONDS = 20.0
+CHAOS_FIRST_ENV_STEPS_PER_SECOND = 200.0
 START_SECONDS = 600.0
 UNPLACED_SECONDS = 120.0
 
@@ -45,9 +51,12 @@ class Clock:
 class Patience:
     """Seconds that a block may take, from those that recent blocks took."""
 
-    def __init__(self, first_env_steps: int):
+    def __init__(self, first_env_steps: int, chaos: bool = False):
         """`first_env_steps`: what a collector's first block takes, scatter and burn-in included, over its columns."""
-        self._first = first_env_steps / FIRST_ENV_STEPS_PER_SECOND
+        self._floor = CHAOS_FLOOR_SECONDS if chaos else FLOOR_SECONDS
+        self._first = FIRST_SECONDS + first_env_steps / FIRST_ENV_STEPS_PER_SECOND
+        if chaos:
+            self._first = CHAOS_FIRST_SECONDS + first_env_steps / CHAOS_FIRST_ENV_STEPS_PER_SECOND
         self._recent: deque[float] = deque(maxlen=64)
 
     def took(self, seconds: float) -> None:
@@ -57,5 +66,5 @@ class Patience:
     def seconds(self, first: bool) -> float:
         """The limit for a block: a collector's first one on its actor, or an ordinary one."""
         if first or not self._recent:
-            return FIRST_SECONDS + self._first
-        return max(FLOOR_SECONDS, MEDIANS * statistics.median(self._recent))
+            return self._first
+        return max(self._floor, MEDIANS * statistics.median(self._recent))

@@ -1,4 +1,4 @@
-"""One rollout at the learner: every block copied once into one tensor, rows addressed by r = t N + n."""
+"""One rollout at the learner: the frames of all blocks in one tensor, rows addressed by r = (t W + w) N + n."""
 
 from __future__ import annotations
 
@@ -34,19 +34,23 @@ class Rows:
 
 @dataclass(frozen=True)
 class Batch:
-    """T x N rows; N = all columns of the rollout, in the order of their collectors' ids."""
+    """T x W x N rows: N columns, in the order of their collectors' ids, gave W segments (waves) each."""
 
     frames: torch.Tensor
-    """[(T + stack) N, *frame_shape]: frame (i, n) at i N + n."""
+    """[(T + stack) W N, *frame_shape]: frame (i, w, n) at (i W + w) N + n."""
     oldest: torch.Tensor
-    """[T N] int64: index i of the oldest frame that belongs to the row's episode (-1: no reset in this block)."""
+    """[T W N] int64: index i of the oldest frame that belongs to the row's episode (-1: no reset in this block)."""
     stack: int
     n_columns: int
     segment_steps: int
     valid: np.ndarray
-    """[T N] bool."""
+    """[T W N] bool."""
+    generation: np.ndarray
+    """[W N] int64, of each segment: between two waves a column may have been seeded anew."""
     columns: dict[str, torch.Tensor]
-    """action, logp, value, advantage, target: [T N] each; advantage as GAE gave it. control: [T N, D]."""
+    """action, logp, value, advantage, target: [T W N] each; advantage as GAE gave it. control: [T W N, D]."""
+    waves: int = 1
+    """W: segments of a column are correlated, so groups and minibatches of columns hold all of them."""
     normaliser: str = "none"
     """Whose statistics scale the advantages: `ewma`, `rollout` or `none`."""
     mean: float = 0.0
@@ -54,27 +58,30 @@ class Batch:
 
     @classmethod
     def from_blocks(cls, blocks: Sequence[SegmentBlock], gamma: float, gae_lambda: float, device: str) -> Batch:
-        """Stack blocks along the columns; advantages are not scaled yet."""
+        """Put blocks, ordered by wave, side by side; every segment has its own last value. Advantages are not scaled
+        yet."""
         wide = {name: np.concatenate([getattr(b, name) for b in blocks], axis=1) for name in _STEPWISE}
         last_value = np.concatenate([b.last_value for b in blocks])
         ended = (wide["terminated"], wide["truncated"])
         advantage = gae(wide["reward"], wide["value"], last_value, *ended, gamma, gae_lambda)
-        steps, n_columns = advantage.shape
+        (steps, n_segments), waves = advantage.shape, 1 + max(b.wave for b in blocks)
         stack = len(blocks[0].frames) - steps
         start = np.concatenate([b.episode_start for b in blocks], axis=1)[:steps]
         columns = {name: wide[name] for name in ("action", "logp", "value", "control")}
         columns |= {"advantage": advantage, "target": advantage + wide["value"]}
         return cls(
-            frames=_frames(blocks, n_columns).to(device),
+            frames=torch.from_numpy(_frames(blocks, n_segments)).flatten(0, 1).to(device),
             oldest=torch.from_numpy(_oldest_frame(start, stack).reshape(-1)).to(device),
             stack=stack,
-            n_columns=n_columns,
+            n_columns=n_segments // waves,
             segment_steps=steps,
             valid=wide["valid"].reshape(-1),
+            generation=np.repeat([b.generation for b in blocks], [len(b.last_value) for b in blocks]),
             columns={
-                name: torch.from_numpy(np.ascontiguousarray(c).reshape(steps * n_columns, *c.shape[2:])).to(device)
+                name: torch.from_numpy(np.ascontiguousarray(c).reshape(steps * n_segments, *c.shape[2:])).to(device)
                 for name, c in columns.items()
             },
+            waves=waves,
         )
 
     def scaled(self, normaliser: str, mean: float, std: float) -> Batch:
@@ -88,19 +95,21 @@ class Batch:
 
     @property
     def column_env_steps(self) -> np.ndarray:
-        """[N] int64: valid env steps of each column."""
-        return self.valid.reshape(self.segment_steps, self.n_columns).sum(axis=0)
+        """[G, N] int64: valid env steps of each column in each of the G generations that are in this rollout."""
+        by_segment = self.valid.reshape(self.segment_steps, -1).sum(axis=0)
+        stretches = [np.where(self.generation == g, by_segment, 0) for g in np.unique(self.generation)]
+        return np.stack(stretches).reshape(len(stretches), self.waves, self.n_columns).sum(axis=1)
 
     def advantages(self) -> np.ndarray:
         """[env_steps] unscaled advantages of the valid rows."""
         return self.columns["advantage"].cpu().numpy()[self.valid]
 
     def valid_rows(self) -> np.ndarray:
-        """[env_steps] row numbers, by time, then column."""
+        """[env_steps] row numbers, by time, then wave, then column."""
         return np.flatnonzero(self.valid)
 
     def rows_of_columns(self, columns: np.ndarray) -> np.ndarray:
-        """Valid row numbers of some columns."""
+        """Valid row numbers of some columns, all waves of each."""
         member = np.zeros(self.n_columns, bool)
         member[columns] = True
         return np.flatnonzero(self.valid.reshape(-1, self.n_columns) & member)
@@ -116,21 +125,31 @@ class Batch:
         """Rebuild the stacks by index: frames older than the episode are zero, as ale-py pads them."""
         if self.stack == 1:
             return self.frames[at]
-        offset = torch.arange(self.stack, device=at.device)
-        wanted = (at[:, None] + offset * self.n_columns).reshape(-1)
+        offset, n_segments = torch.arange(self.stack, device=at.device), self.waves * self.n_columns
+        wanted = (at[:, None] + offset * n_segments).reshape(-1)
         stacks = self.frames.index_select(0, wanted).view(len(at), self.stack, *self.frames.shape[1:])
-        keep = (at // self.n_columns)[:, None] + offset >= self.oldest[at][:, None]
+        keep = (at // n_segments)[:, None] + offset >= self.oldest[at][:, None]
         return stacks.mul_(keep[:, :, None, None]) if not bool(keep.all()) else stacks
 
 
 _STEPWISE = ("action", "logp", "value", "reward", "terminated", "truncated", "valid", "control")
 
 
-def _frames(blocks: Sequence[SegmentBlock], n_columns: int) -> torch.Tensor:
+def _frames(blocks: Sequence[SegmentBlock], n_segments: int) -> np.ndarray:
+    """[T + stack, W N, *frame_shape]: the array that these blocks fill side by side, if there is one (a source's
+    blocks do), else a copy."""
     length, _, *shape = blocks[0].frames.shape
-    frames = np.empty((length, n_columns, *shape), blocks[0].frames.dtype)
-    np.concatenate([b.frames for b in blocks], axis=1, out=frames)
-    return torch.from_numpy(frames.reshape(length * n_columns, *shape))
+    whole = blocks[0].frames.base
+    if isinstance(whole, np.ndarray) and whole.shape == (length, n_segments, *shape):
+        ends = np.cumsum([b.frames.shape[1] for b in blocks])
+        places = np.split(whole, ends[:-1], axis=1)
+        if all(_same_memory(b.frames, place) for b, place in zip(blocks, places, strict=True)):
+            return whole
+    return np.concatenate([b.frames for b in blocks], axis=1)
+
+
+def _same_memory(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.__array_interface__ == b.__array_interface__
 
 
 def _oldest_frame(episode_start: np.ndarray, stack: int) -> np.ndarray:

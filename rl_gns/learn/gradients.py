@@ -6,7 +6,7 @@ The probe runs before the first optimizer step, at the weights that collected th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -126,3 +126,21 @@ def grams(gradients: GroupGradients) -> dict[str, np.ndarray]:
         product += (wide @ wide.T).cpu().numpy()
     policy, cross, rest_ = product[:j, :j], product[:j, j:], product[j:, j:]
     return {"policy": policy, "rest": rest_, "total": policy + cross + cross.T + rest_}
+
+
+def norms_dots(gradients: GroupGradients, share: np.ndarray, add: Callable[[torch.Tensor], None]) -> np.ndarray:
+    """[J, 3, 2] float64 for policy, rest and total: |g_k|^2 and g_k . g of these J groups, where g is summed over more.
+
+    `share` [J]: N_k / N, with N the env steps of all groups everywhere; `add` replaces this process's part of
+    g = sum (N_k / N) g_k, in pieces of at most 3 x `CHUNK` float64, by its sum over all processes.
+    """
+    found = torch.zeros(len(share), 3, 2, dtype=torch.float64, device=gradients.policy.device)
+    weights = torch.from_numpy(share).to(found)
+    for first in range(0, gradients.policy.shape[1], CHUNK):
+        policy, rest_ = (part[:, first : first + CHUNK].double() for part in (gradients.policy, gradients.rest))
+        parts = torch.stack([policy, rest_, policy + rest_], dim=1)
+        mean = torch.einsum("j,jpc->pc", weights, parts).contiguous()
+        add(mean)
+        found[..., 0] += parts.square().sum(dim=-1)
+        found[..., 1] += (parts * mean).sum(dim=-1)
+    return found.cpu().numpy()

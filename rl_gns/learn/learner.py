@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,33 +22,19 @@ from rl_gns.learn.gradients import (
     rows_shuffled,
 )
 from rl_gns.learn.model import Weights, autocast, get_weights, make_network, resolve_precision
+from rl_gns.learn.optimizer import make_optimizer, optimizer_state, restore_optimizer
 from rl_gns.learn.ppo import LossSums, loss_sums, rest
 from rl_gns.learn.returns import EwmaStatistics
+from rl_gns.learn.update_stats import UpdateStats, row_sums, update_stats
 from rl_gns.records import GroupMoments, MomentsKey
 from rl_gns.segments import SegmentBlock
 
-OPTIMIZER_EPS = 1e-5
-"""Of both optimizers (that of the Baselines' A2C and PPO)."""
+MOST_BAD_ROWS = 4096
+"""Rows of a bad minibatch that are kept: 116 MB of 84 x 84 stacks (a choice)."""
 
 
 class NonFiniteGradient(RuntimeError):
     """Too many optimizer steps in a row had a gradient that is not finite; the run cannot go on."""
-
-
-@dataclass(frozen=True)
-class UpdateStats:
-    """Means over the optimizer steps of one rollout; None where every step was skipped."""
-
-    optimizer_steps: int
-    batch_env_steps: float | None
-    policy_loss: float | None
-    value_loss: float | None
-    entropy: float | None
-    approx_kl: float | None
-    clip_fraction: float | None
-    grad_norm: float | None
-    grad_clip_fraction: float | None
-    explained_variance: float | None
 
 
 class Learner:
@@ -70,12 +55,12 @@ class Learner:
         self.threads = settings.threads or int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
         network = make_network(settings.network, frame_shape, frame_stack, n_actions, config.seed)
         self.network = network.to(self.device)
-        self.optimizer = _optimizer(settings.optimizer, self.network, settings.learning_rate)
+        self.optimizer = make_optimizer(settings.optimizer, self.network, settings.learning_rate)
         self.statistics = EwmaStatistics(settings.normaliser_env_steps)
         self.version = 0
         self.skipped_steps = 0
         self.bad_rows: dict[str, np.ndarray] | None = None
-        """The first minibatch whose gradient was not finite, for a post-mortem."""
+        """Rows of the first minibatch whose gradient was not finite, for a post-mortem."""
         self._skipped_in_a_row = 0
         self._rng = np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=(1,)))
 
@@ -102,8 +87,12 @@ class Learner:
             return wanted, 0.0, 1.0
         if wanted == "ewma" and (known := self.statistics.mean_std()) is not None:
             return wanted, *known
+        return "rollout", *self._advantage_mean_std(batch)
+
+    def _advantage_mean_std(self, batch: Batch) -> tuple[float, float]:
+        """Of the unscaled advantages of the whole rollout."""
         advantages = batch.advantages().astype(np.float64)
-        return "rollout", float(advantages.mean()), float(advantages.std())
+        return float(advantages.mean()), float(advantages.std())
 
     def probe(self, batch: Batch) -> GroupMoments:
         """The moments of the groups' gradients at the collecting weights; changes nothing."""
@@ -122,14 +111,24 @@ class Learner:
 
     def moments(self, batch: Batch, gradients: GroupGradients) -> GroupMoments:
         """Those gradients' dot products, with the key that says what they may be pooled with."""
+        return self._moments(batch, gradients, grams(gradients), {})
+
+    def _moments(
+        self,
+        batch: Batch,
+        gradients: GroupGradients,
+        gram: dict[str, np.ndarray],
+        norms_dots: dict[str, np.ndarray],
+    ) -> GroupMoments:
         return GroupMoments(
-            gram=grams(gradients),
+            gram=gram,
             env_steps=gradients.env_steps,
             key=self._key(batch),
             policy_version=self.version,
             max_ratio_error=gradients.max_ratio_error,
-            batch_size=batch.n_columns * batch.segment_steps // self.config.batch.minibatches,
+            batch_size=len(batch.valid) // self.config.batch.minibatches,
             control=self._control(batch, gradients),
+            norms_dots=norms_dots,
         )
 
     def _control(self, batch: Batch, gradients: GroupGradients) -> ControlMoments | None:
@@ -147,7 +146,7 @@ class Learner:
         return MomentsKey(
             env=self._env_protocol,
             segment_steps=batch.segment_steps,
-            waves=1,
+            waves=batch.waves,
             gamma=settings.gamma,
             gae_lambda=settings.gae_lambda,
             normaliser=batch.normaliser,
@@ -167,9 +166,17 @@ class Learner:
         steps = [
             self._step(batch, index) for _ in range(self.config.batch.epochs) for index in self._minibatches(batch)
         ]
-        self.statistics.add(batch.advantages())
+        self._join_statistics(batch)
         self.version += 1
-        return _stats([s for s in steps if s is not None], batch)
+        return update_stats([s for s in steps if s is not None], self._explained_variance(batch))
+
+    def _join_statistics(self, batch: Batch) -> None:
+        self.statistics.add(batch.advantages())
+
+    def _explained_variance(self, batch: Batch) -> float | None:
+        target = batch.columns["target"].cpu().numpy()[batch.valid]
+        spread = float(target.var())
+        return 1 - float(batch.advantages().var()) / spread if spread > 0 else None
 
     def _minibatches(self, batch: Batch) -> list[np.ndarray]:
         pieces = self.config.batch.minibatches
@@ -181,28 +188,33 @@ class Learner:
     def _step(self, batch: Batch, index: np.ndarray) -> dict[str, float] | None:
         """One optimizer step on the mean gradient of those rows; None where it had to be skipped."""
         self.optimizer.zero_grad(set_to_none=True)
-        sums = [
-            self._accumulate(rows, len(index)) for rows in micro_batches(batch, index, self.config.learner.micro_batch)
-        ]
+        sums = self._backward(batch, index, len(index))
         limit = self.config.learner.max_grad_norm or float("inf")
         norm = float(torch.nn.utils.clip_grad_norm_(self.network.parameters(), limit))
         if not np.isfinite(norm):
-            return self._skip(batch.rows(index))
+            return self._skip(batch, index[:MOST_BAD_ROWS])
         self._skipped_in_a_row = 0
         self.optimizer.step()
-        return _row_means(sums, len(index)) | {"grad_norm": norm, "grad_clipped": float(norm > limit)}
+        means = {name: value / len(index) for name, value in sums.items()}
+        return means | {"rows": len(index), "grad_norm": norm, "grad_clipped": float(norm > limit)}
+
+    def _backward(self, batch: Batch, index: np.ndarray, minibatch_rows: int) -> dict[str, float]:
+        """Leave the minibatch's gradient in `.grad`; the loss terms summed over its rows."""
+        pieces = micro_batches(batch, index, self.config.learner.micro_batch)
+        return row_sums([self._accumulate(rows, minibatch_rows) for rows in pieces])
 
     def _accumulate(self, rows: Rows, minibatch_rows: int) -> LossSums:
         with autocast(self.precision, self.device):
             logits, value = self.network(rows.observation)
         sums = loss_sums(logits, value, rows, self.config.learner)
         ((sums.policy + rest(sums, self.config.learner)) / minibatch_rows).backward()
-        return sums
+        return LossSums(**{name: term.detach() for name, term in vars(sums).items()})  # the graph goes
 
-    def _skip(self, rows: Rows) -> None:
+    def _skip(self, batch: Batch, index: np.ndarray) -> None:
         self.skipped_steps += 1
         self._skipped_in_a_row += 1
         if self.bad_rows is None:
+            rows = batch.rows(index)
             self.bad_rows = {name: getattr(rows, name).cpu().numpy() for name in Rows.__dataclass_fields__}
         if self._skipped_in_a_row >= self.config.learner.max_skipped_steps:
             raise NonFiniteGradient(
@@ -214,7 +226,7 @@ class Learner:
         """Everything that a resumed run needs: arrays and plain JSON values."""
         return {
             "network": self.weights(),
-            "optimizer": _optimizer_state(self.optimizer),
+            "optimizer": optimizer_state(self.optimizer),
             "statistics": self.statistics.state(),
             "version": self.version,
             "skipped_steps": self.skipped_steps,
@@ -225,7 +237,7 @@ class Learner:
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from `state()`."""
         self.load_policy(state)
-        _restore_optimizer(self.optimizer, state["optimizer"])
+        restore_optimizer(self.optimizer, state["optimizer"])
         self.skipped_steps, self._skipped_in_a_row = state["skipped_steps"], state["skipped_in_a_row"]
         self._rng.bit_generator.state = state["rng"]
 
@@ -242,52 +254,3 @@ def _device(wanted: str) -> str:
     if wanted == "cuda" and not torch.cuda.is_available():
         raise ValueError("learner.device: 'cuda' is not here (torch sees no GPU); the nearest is cpu")
     return wanted
-
-
-def _optimizer(name: str, network: torch.nn.Module, learning_rate: float) -> torch.optim.Optimizer:
-    if name == "rmsprop":
-        return torch.optim.RMSprop(network.parameters(), lr=learning_rate, alpha=0.99, eps=OPTIMIZER_EPS)
-    if name == "sgd":
-        return torch.optim.SGD(network.parameters(), lr=learning_rate)
-    return torch.optim.Adam(network.parameters(), lr=learning_rate, eps=OPTIMIZER_EPS, fused=True)
-
-
-def _optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Parameter index -> slot -> array; hyperparameters come from the config."""
-    slots = optimizer.state_dict()["state"]
-    return {str(i): {k: torch.as_tensor(v).cpu().numpy() for k, v in slot.items()} for i, slot in slots.items()}
-
-
-def _restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    plain = optimizer.state_dict()
-    plain["state"] = {int(i): {k: torch.from_numpy(np.array(v)) for k, v in s.items()} for i, s in state.items()}
-    optimizer.load_state_dict(plain)
-
-
-def _row_means(sums: list[LossSums], rows: int) -> dict[str, float]:
-    names = ("policy", "value", "entropy", "kl", "clipped")
-    return {name: float(sum(getattr(s, name).detach() for s in sums)) / rows for name in names} | {"rows": rows}
-
-
-def _stats(steps: list[dict[str, float]], batch: Batch) -> UpdateStats:
-    def mean(name: str) -> float | None:
-        return float(np.mean([s[name] for s in steps])) if steps else None
-
-    return UpdateStats(
-        optimizer_steps=len(steps),
-        batch_env_steps=mean("rows"),
-        policy_loss=mean("policy"),
-        value_loss=mean("value"),
-        entropy=mean("entropy"),
-        approx_kl=mean("kl"),
-        clip_fraction=mean("clipped"),
-        grad_norm=mean("grad_norm"),
-        grad_clip_fraction=mean("grad_clipped"),
-        explained_variance=_explained_variance(batch),
-    )
-
-
-def _explained_variance(batch: Batch) -> float | None:
-    target = batch.columns["target"].cpu().numpy()[batch.valid]
-    spread = float(target.var())
-    return 1 - float(batch.advantages().var()) / spread if spread > 0 else None

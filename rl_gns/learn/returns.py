@@ -53,10 +53,14 @@ class EwmaStatistics:
     def add(self, advantage: np.ndarray) -> None:
         """Fold one rollout's valid, unscaled advantages in."""
         values = advantage.astype(np.float64)
-        keep = math.exp(-len(values) / self.memory_env_steps)
-        self.weight = keep * self.weight + len(values)
-        self.total = keep * self.total + float(values.sum())
-        self.total_sq = keep * self.total_sq + float((values**2).sum())
+        self.add_sums(len(values), float(values.sum()), float((values**2).sum()))
+
+    def add_sums(self, env_steps: int, total: float, total_sq: float) -> None:
+        """The same from the number, the sum and the sum of squares of those advantages."""
+        keep = math.exp(-env_steps / self.memory_env_steps)
+        self.weight = keep * self.weight + env_steps
+        self.total = keep * self.total + total
+        self.total_sq = keep * self.total_sq + total_sq
 
     def mean_std(self) -> tuple[float, float] | None:
         """(mean, standard deviation), or None before the first rollout."""

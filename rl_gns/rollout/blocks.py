@@ -56,13 +56,14 @@ class Asked:
     generation: int
     policy_version: int
     segment_steps: int
+    wave: int = 0
 
 
 def wrong(block: Any, asked: Asked, layout: Layout) -> str | None:
     """Why `block` is not the block that was asked for, in a few words; None where nothing is wrong with it."""
     if not isinstance(block, SegmentBlock):
         return f"a {type(block).__name__} instead of a block"
-    for name in ("collector_id", "generation", "policy_version"):
+    for name in ("collector_id", "generation", "policy_version", "wave"):
         if (got := getattr(block, name)) != (wanted := getattr(asked, name)):
             return f"{name} {got} instead of {wanted}"
     return _misshapen(block, asked.segment_steps, layout) or _not_finite(block) or _inconsistent(block, layout)

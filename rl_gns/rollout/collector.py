@@ -13,8 +13,7 @@ import numpy as np
 import envs
 from rl_gns.config import RunConfig
 from rl_gns.control_channel import ControlStream
-from rl_gns.learn.model import Weights
-from rl_gns.rollout.policy import ActingPolicy
+from rl_gns.rollout.policy import ActingPolicy, Policy
 from rl_gns.segments import SegmentBlock
 
 COLUMNS_PER_GENERATION = 1 << 22
@@ -24,11 +23,12 @@ COLUMNS_PER_GENERATION = 1 << 22
 class Collector:
     """Collects segments of `columns_per_collector` columns under the last policy it was given."""
 
-    def __init__(self, config: RunConfig, collector_id: int, generation: int = 0):
+    def __init__(self, config: RunConfig, collector_id: int, generation: int = 0, policy: Policy | None = None):
+        """`policy`: who infers; None: this process."""
         self._config, self.collector_id, self.generation = config, collector_id, generation
         n_columns = config.rollout.columns_per_collector
         self.world = envs.make_vec(config.env, n_columns, config.atari, self._column_seeds(n_columns))
-        self._policy = ActingPolicy(config, self.world)
+        self._policy: Policy = policy or ActingPolicy(config, self.world)
         self._version = -1
         stream = np.random.SeedSequence(config.seed, spawn_key=(2, collector_id, generation))
         self._rng = np.random.default_rng(stream)
@@ -45,15 +45,16 @@ class Collector:
         first = start + self.generation * COLUMNS_PER_GENERATION + self.collector_id * n_columns
         return [(first + k) % (1 << 31) for k in range(n_columns)]
 
-    def load(self, weights: Weights, version: int) -> None:
+    def load(self, weights: Any, version: int) -> None:
         """Act on these weights from now on; after idle versions, burn in with them before anything counts."""
         if version > self._version + 1 and self._version >= 0:
             self._burn_in_left = self._config.rollout.burn_in_env_steps
         self._policy.load(weights)
         self._version = version
 
-    def collect(self, segment_steps: int) -> SegmentBlock:
-        """The next T env steps of every column; before the first, the burn-in, which is counted apart."""
+    def collect(self, segment_steps: int, wave: int = 0) -> SegmentBlock:
+        """The next T env steps of every column; before the first, the burn-in, which is counted apart. `wave` > 0: they
+        go into the same rollout as the last ones."""
         while self._burn_in_left > 0:
             self._burn_in += self.world.n_columns
             self._burn_in_left -= 1
@@ -69,7 +70,7 @@ class Collector:
             store.put(t, action, step)
             finished += self._count(step)
             self._observation = step.observation
-        block = self._block(store, self._policy.infer(self._observation)[1], finished)
+        block = self._block(store, self._policy.infer(self._observation)[1], finished, wave)
         self._burn_in = 0
         return block
 
@@ -83,17 +84,19 @@ class Collector:
         self._length = np.where(ended, 0, self._length + step.valid)
         return done
 
-    def _block(self, store: _Store, last_value: np.ndarray, finished: list[tuple[float, int]]) -> SegmentBlock:
+    def _block(
+        self, store: _Store, last_value: np.ndarray, finished: list[tuple[float, int]], wave: int
+    ) -> SegmentBlock:
         return SegmentBlock(
             **vars(store),
             last_value=last_value.copy(),
-            control=self._control.draw(len(store.action)),
+            control=self._control.draw(len(store.action), wave),
             episode_returns=np.array([r for r, _ in finished], np.float32),
             episode_lengths=np.array([n for _, n in finished], np.int64),
             policy_version=self._version,
             collector_id=self.collector_id,
             generation=self.generation,
-            wave=0,
+            wave=wave,
             burn_in_env_steps=self._burn_in,
         )
 

@@ -10,6 +10,11 @@ from typing import Any
 
 MEASURED_ON = 256
 """Generation in which measurements start; training stays below it."""
+HELD_OUT_ON, REPLAYED_ON, REPLAYED_ELSE_ON = MEASURED_ON + 1, MEASURED_ON + 2, MEASURED_ON + 3
+"""Of the other columns of `measure --all`: those that judge what was measured, those that are replayed, and those whose
+streams a replay draws from."""
+MOVED_ON = MEASURED_ON + 4
+"""Where a collector goes first that is seeded anew during a measurement: in none of those columns' generations."""
 
 
 class NoGenerationLeft(RuntimeError):
@@ -33,15 +38,18 @@ class Generations:
         return self._moved.get(collector_id, self._start)
 
     def advance(self, collector_id: int) -> int:
-        """Move one collector into its next generation, and return it; NoGenerationLeft after 255 moves."""
+        """Move one collector into its next generation, and return it; NoGenerationLeft after 255 moves (of a measured
+        one: 252)."""
         generation = self._checked(self.of(collector_id) + 1, f"collector {collector_id}")
-        if generation == MEASURED_ON:
-            raise NoGenerationLeft(_EXHAUSTED.format(who=f"collector {collector_id}"))
+        if generation > MEASURED_ON:
+            generation = max(generation, MOVED_ON)
         self._moved[collector_id] = generation
         return generation
 
     def _checked(self, generation: int, who: str) -> int:
-        if generation >= 2 * MEASURED_ON:
+        """What trained in an earlier generation never comes to one of measurements."""
+        newest = max([self._start, *self._moved.values()])
+        if generation >= 2 * MEASURED_ON or 0 < newest < MEASURED_ON <= generation:
             raise NoGenerationLeft(_EXHAUSTED.format(who=who))
         return generation
 

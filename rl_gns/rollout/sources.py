@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -13,41 +11,14 @@ import torch
 import envs
 from rl_gns.config import RunConfig
 from rl_gns.learn.model import Weights, one_thread
-from rl_gns.records import Fault
+from rl_gns.rollout.assembly import Assembly, Collected
 from rl_gns.rollout.blocks import Asked, layout, wrong
 from rl_gns.rollout.collector import Collector
 from rl_gns.rollout.generations import Generations
-from rl_gns.segments import SegmentBlock
 
 
 class BadBlock(RuntimeError):
     """A collector of this process gave something else than the block that was asked for."""
-
-
-class ShortBatch(RuntimeError):
-    """Fewer rows came than were asked for: an error, never a smaller batch."""
-
-
-@dataclass(frozen=True)
-class Collected:
-    """One rollout as it arrived."""
-
-    blocks: list[SegmentBlock]
-    """One a collector, in the order of their ids."""
-    late_blocks: int
-    """Late or duplicate blocks that were dropped."""
-    faults: tuple[Fault, ...] = ()
-    """What went wrong with actors since the last rollout; none of it is in the blocks."""
-
-    @property
-    def replaced_actors(self) -> int:
-        """Actors that a new one took the place of."""
-        return sum(f.what != "not placed" for f in self.faults)
-
-    @property
-    def refused_blocks(self) -> int:
-        """Blocks that were not what was asked for."""
-        return sum(f.what == "refused" for f in self.faults)
 
 
 class SegmentSource(Protocol):
@@ -57,7 +28,8 @@ class SegmentSource(Protocol):
         """Make every collector act on these weights from its next block on."""
 
     def collect(self, n_collectors: int, segment_steps: int) -> Collected:
-        """T = segment_steps env steps of every column of collectors 0 .. n_collectors - 1; waits for all of them."""
+        """`rollout.waves` segments of T = segment_steps env steps of every column of collectors 0 .. n_collectors - 1;
+        waits for all of them."""
 
     def state(self) -> list[dict[str, Any]] | None:
         """A state a collector, or None where the world cannot be saved."""
@@ -67,23 +39,6 @@ class SegmentSource(Protocol):
 
     def close(self) -> None:
         """Free what the source holds."""
-
-
-def combine(
-    blocks: Sequence[SegmentBlock], n_collectors: int, version: int, segment_steps: int, faults: Sequence[Fault] = ()
-) -> Collected:
-    """Order blocks by collector id; drop and count those of another policy version and those that came twice.
-
-    Raises ShortBatch, naming the collectors, where one is missing or has another length.
-    """
-    kept: dict[int, SegmentBlock] = {}
-    for block in blocks:
-        if block.policy_version == version and len(block.action) == segment_steps:
-            kept.setdefault(block.collector_id, block)
-    missing = [c for c in range(n_collectors) if c not in kept]
-    if missing:
-        raise ShortBatch(f"no block of policy version {version} from collectors {missing}: the batch would be short")
-    return Collected([kept[c] for c in range(n_collectors)], len(blocks) - n_collectors, tuple(faults))
 
 
 def local_threads(env: str) -> int:
@@ -116,16 +71,20 @@ class LocalSource:
             while len(self._collectors) < n_collectors:
                 c = len(self._collectors)
                 self._collectors.append(Collector(self._config, c, self._generations.of(c)))
-            blocks = list(self._pool.map(lambda c: self._block(c, segment_steps), self._collectors[:n_collectors]))
-        return combine(blocks, n_collectors, self._version, segment_steps)
+            rollout = Assembly(n_collectors, self._config.rollout.waves, self._version, segment_steps)
+            list(self._pool.map(lambda c: self._put_blocks(c, segment_steps, rollout), self._collectors[:n_collectors]))
+        return rollout.collected()
 
-    def _block(self, collector: Collector, segment_steps: int) -> SegmentBlock:
+    def _put_blocks(self, collector: Collector, segment_steps: int, rollout: Assembly) -> None:
+        """All waves of one collector."""
         collector.load(self._weights, self._version)
-        block = collector.collect(segment_steps)
-        asked = Asked(collector.collector_id, collector.generation, self._version, segment_steps)
-        if (reason := wrong(block, asked, self._layout)) is not None:
-            raise BadBlock(f"collector {collector.collector_id} returned {reason}")
-        return block
+        for wave in range(self._config.rollout.waves):
+            block = collector.collect(segment_steps, wave)
+            asked = Asked(collector.collector_id, collector.generation, self._version, segment_steps, wave)
+            if (reason := wrong(block, asked, self._layout)) is not None:
+                raise BadBlock(f"collector {collector.collector_id} returned {reason}")
+            rollout.put(block)
+            del block  # before the next one is made
 
     def state(self) -> list[dict[str, Any]] | None:
         states = [collector.state() for collector in self._collectors]

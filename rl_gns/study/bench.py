@@ -232,7 +232,7 @@ def not_standard(config: RunConfig) -> str | None:
         "atari.frame-size": (config.atari.frame_size, 84),
         "learner.network": (config.learner.network.replace("auto", "nature"), "nature"),
         "batch.segment-steps": (config.batch.segment_steps, 128),
-        "columns": (config.batch.columns, 8),
+        "columns": (config.columns, 8),
         "batch.minibatches": (config.batch.minibatches, 4),
         "batch.epochs": (config.batch.epochs, 4),
         "batch.minibatch-by": (config.batch.minibatch_by, "transitions"),

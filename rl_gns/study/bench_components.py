@@ -27,7 +27,7 @@ class Components:
         self._steps = config.batch.segment_steps
         threads = config.actors or local_threads(config.env)
         self._pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
-        self._rng = [np.random.default_rng(c) for c in range(config.batch.columns)]
+        self._rng = [np.random.default_rng(c) for c in range(config.columns)]
         with one_thread():
             self.collectors = [Collector(config, c) for c in range(config.collectors(config.batch.size))]
             self.blocks = list(self._pool.map(self._block, self.collectors))

@@ -21,6 +21,7 @@ from rl_gns.learn import batch as batch_module
 from rl_gns.learn.batch import Batch
 from rl_gns.learn.learner import Learner
 from rl_gns.rollout import collector as collector_module
+from rl_gns.rollout.assembly import Assembly
 from rl_gns.rollout.collector import Collector
 from rl_gns.rollout.policy import ActingPolicy
 from rl_gns.rollout.sources import SegmentSource
@@ -98,6 +99,7 @@ def _calls(config: RunConfig, learner: Learner, segments: SegmentSource) -> list
         (Collector, "load", "loading weights"),
         (collector_module, "sample", "sampling"),
         (Collector, "collect", "blocks and bookkeeping"),
+        (Assembly, "put", "blocks and bookkeeping"),
         (segments, "collect", COLLECTING),
         (learner, "weights", "publishing weights"),
         (batch_module, "gae", "gae"),

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from rl_gns.config import ConfigError, RunConfig
+from rl_gns.lock import take_lock
 from rl_gns.noise.branching import Bracket, Judgement, bracket, confidence_of, judge, mean_interval, of_rules
 from rl_gns.noise.run_prediction import Interval
 from rl_gns.records import UpdateRecord
 from rl_gns.rollout.evaluation import evaluate
-from rl_gns.rundir import RunDir, read_json, take_lock, write_json
+from rl_gns.rundir import RunDir, read_json, write_json
 from rl_gns.study.branch_plan import Plan, branch_configs, branch_of, columns_words, settled
 from rl_gns.study.build import check_scored, make_learner
 from rl_gns.study.forks import Fork, find_checkpoint, keep_copy, read_fork

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Literal
 
 import envs
 from rl_gns.config import RunConfig
+from rl_gns.distributed import session
 from rl_gns.study import machine_limits as limits
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ GAMES = ("Alien", "BeamRider", "Breakout", "Pong", "Qbert", "Seaquest", "SpaceIn
 """The Atari games of McCandlish et al. 2018."""
 DASHBOARD_PORT = 8265
 """Ray's default."""
+METRICS_PORT = "ray start --metrics-export-port=8080"
 SAME = "the same RAY_AUTH_MODE and token belong on every node and client (cluster/profile.sh)"
 
 
@@ -49,7 +51,7 @@ def doctor(config: RunConfig) -> list[Line]:
     """Everything that can be said without a game being played. `config` says how much shared memory is wanted."""
     lines = [*versions(), torch_build(), *roms(), quota(limits.cores(), limits.quota_cores())]
     lines += [shared_memory(config, limits.shared_memory_bytes()), *authentication(), dashboard()]
-    if address := os.environ.get("RAY_ADDRESS"):
+    if address := session.named():
         from rl_gns.distributed.nodes import look
 
         lines += cluster(look(address))
@@ -197,6 +199,33 @@ def cluster(found: Cluster) -> Iterator[Line]:
         yield Line("dashboard of the cluster", "failure" if open_to_all else "warning", found.dashboard, do)
     for node in found.nodes:
         yield _of_node(node, found.here)
+    yield from _metrics_port([node for node in found.nodes if not node.error])
+
+
+def _metrics_port(nodes: list[Node]) -> Iterator[Line]:
+    """Whether Prometheus can read every node's gauges, at one port, and who else can: Ray asks for no token there."""
+    if not nodes:
+        return
+    silent = [f"{node.address}:{node.metrics_port}" for node in nodes if not node.metrics_answer]
+    public = [node.address for node in nodes if _is_public(node.address)]
+    ports = sorted({node.metrics_port for node in nodes})
+    who = f"{len(nodes)} nodes show" if len(nodes) > 1 else "the node shows"
+    found, do = f"{who} gauges on port {', '.join(map(str, ports))}", ""
+    if silent:
+        found, do = f"no gauges from {', '.join(silent)}", f"{METRICS_PORT}, open between the nodes"
+    elif public:
+        found += f", without a token, and {', '.join(public)} is public"
+        do = f"let nobody but the nodes and Prometheus reach port {ports[0]}"
+    elif len(ports) > 1:
+        do = f"{METRICS_PORT} on every node, or a Prometheus that reads Ray's list (cluster/README.md)"
+    yield Line("metrics port", "warning" if do else "ok", found, do)
+
+
+def _is_public(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_global
+    except ValueError:
+        return False
 
 
 def _of_node(node: Node, here: Node | None) -> Line:

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from rl_gns.chaos import ChaosConfig
 from rl_gns.checkpoint import read_checkpoint
 from rl_gns.config import ConfigError, RunConfig, config_id
 from rl_gns.noise.controller import learning_rate
@@ -133,15 +134,17 @@ def branch_seed(config: RunConfig, k: int) -> int:
 
 def branch_base(fork: Fork, k: int) -> RunConfig:
     """The run's settings at the fork, of the k-th set of branches: what moves by itself stands still, nothing is
-    probed (the weights are the same bits), and no goal ends it."""
+    probed (the weights are the same bits), nothing fails on purpose, no goal ends it, and one learner trains it."""
     config = fork.config
     return dataclasses.replace(
         config,
         seed=branch_seed(config, k),
         goals=(),
         stop_at_goal=False,
+        learners=1,
         learner=dataclasses.replace(config.learner, schedule="constant", threads=config.learner.threads or 1),
         noise=dataclasses.replace(config.noise, every=0, across_env_steps=0),
         control=dataclasses.replace(config.control, policy="fixed", learning_rate_rule="none"),
         checkpoint=dataclasses.replace(config.checkpoint, keep=()),
+        chaos=ChaosConfig(),
     )

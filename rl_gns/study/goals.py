@@ -18,7 +18,8 @@ import numpy as np
 from scipy.optimize import isotonic_regression
 
 from rl_gns.config import RunConfig
-from rl_gns.records import GoalCrossing, UpdateRecord
+from rl_gns.records import UpdateRecord
+from rl_gns.result import GoalCrossing
 from rl_gns.rollout.evaluation import evaluate
 from rl_gns.trainer import Trainer
 

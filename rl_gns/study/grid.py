@@ -81,7 +81,7 @@ def cell_name(config: RunConfig) -> str:
 
 def columns_per_collector(config: RunConfig, size: int) -> int:
     """The configured columns of a collector, or all of a batch that has fewer."""
-    columns = max(1, size * config.batch.minibatches // config.batch.segment_steps)
+    columns = max(1, size * config.batch.minibatches // (config.batch.segment_steps * config.rollout.waves))
     return min(config.rollout.columns_per_collector, columns)
 
 

@@ -20,12 +20,19 @@ def provenance(learner: Learner) -> dict[str, Any]:
     """JSON values for provenance.json, of the process that computes; what the learner resolved (`auto` settings) is
     part of the bits."""
     return {
+        **whereabouts(),
+        "resolved": {"device": learner.device, "precision": learner.precision, "threads": learner.threads},
+    }
+
+
+def whereabouts() -> dict[str, Any]:
+    """Date, commit, versions and machine of this process."""
+    return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _git("rev-parse", "HEAD"),
         "uncommitted_changes": bool(_git("status", "--porcelain", "--untracked-files=no")),
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
         "machine": {"cpu": _cpu(), "cores": len(os.sched_getaffinity(0)), "system": platform.system()},
-        "resolved": {"device": learner.device, "precision": learner.precision, "threads": learner.threads},
     }
 
 

@@ -24,7 +24,7 @@ from rl_gns.learn.returns import gae
 from rl_gns.measurement_all import NoiseSplit, Share
 from rl_gns.noise.split import SplitMoments, jackknife_error
 from rl_gns.rollout.collector import Collector
-from rl_gns.rollout.generations import MEASURED_ON
+from rl_gns.rollout.generations import REPLAYED_ELSE_ON, REPLAYED_ON
 from rl_gns.segments import SegmentBlock
 
 SOURCES = ("columns", "time", "actions")
@@ -35,8 +35,6 @@ FIT_ENV_STEPS, FIT_ITERATIONS = 512, 10
 end falls by 0.99^512 = 0.006 a step there, and weighs little on average (both are guesses)."""
 RIDGE = 1e-4
 """Of the mean square of the features, so that a fit on features that repeat each other exists (a guess)."""
-OWN, FRESH = MEASURED_ON + 2, MEASURED_ON + 3
-"""Generations: of the columns that are replayed, and of the streams that a replay under another world draws from."""
 
 Values = Callable[[np.ndarray], np.ndarray]
 """Observations [T + 1, N, d] -> V [T + 1, N]."""
@@ -46,7 +44,7 @@ def noise_split(config: RunConfig, learner: Learner, n_starts: int = N_STARTS) -
     """Replays in this process, whatever hosts the collectors otherwise; nulls with the reason where it cannot be."""
     if (reason := _hindrance(config)) is not None:
         return NoiseSplit(None, None, {}, reason, 0, 0)
-    own, fresh = (_collectors(config, learner, generation) for generation in (OWN, FRESH))
+    own, fresh = (_collectors(config, learner, generation) for generation in (REPLAYED_ON, REPLAYED_ELSE_ON))
     values = _refitted(config, learner, [collector.collect(FIT_ENV_STEPS) for collector in own])
     n_columns = len(own) * config.rollout.columns_per_collector
     groups = column_groups(n_columns, config.noise.groups)
@@ -62,6 +60,8 @@ def noise_split(config: RunConfig, learner: Learner, n_starts: int = N_STARTS) -
 
 
 def _hindrance(config: RunConfig) -> str | None:
+    if config.rollout.waves > 1:
+        return "segments of one column would have to be replayed together (rollout.waves)"
     world = envs.make_vec(config.env, 1, config.atari, [0])
     world.reset()
     saved, stack = world.state(), world.frame_stack

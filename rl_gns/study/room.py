@@ -35,8 +35,8 @@ class Room:
 def room(one: RunConfig, n_cells: int, cells_at_once: int, home: Path) -> Room:
     """For `n_cells` cells like `one`, whose directories lie at or beside `home`."""
     cores = len(os.sched_getaffinity(0))
-    threads, actors = one.learner.threads or int(os.environ.get("OMP_NUM_THREADS") or cores), one.actors
-    address, trouble = os.environ.get("RAY_ADDRESS"), None
+    threads, actors = one.learner.threads or int(os.environ.get("OMP_NUM_THREADS") or cores), one.actor_cpus
+    address, trouble = session.named(), None
     at_once = min(cells_at_once or max(1, cores // (threads + actors)), n_cells)
     cpus = float(cores)
     if address:

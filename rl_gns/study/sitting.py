@@ -7,18 +7,21 @@ Whoever holds the run directory keeps them: `study.train.Keeper`.
 
 from __future__ import annotations
 
+import copy
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+import envs
 from rl_gns.config import RunConfig
 from rl_gns.learn.learner import Learner, NonFiniteGradient
 from rl_gns.records import UpdateRecord
-from rl_gns.study.build import make_learner, source
+from rl_gns.study.build import learners, make_learner, source
 from rl_gns.study.goals import Look, evaluated, look, settled
+from rl_gns.study.notice import LONG_SECONDS, Notice, Terminated
 from rl_gns.study.provenance import provenance
 from rl_gns.trainer import Trainer
 
@@ -48,31 +51,45 @@ class BadRows:
     rows: dict[str, np.ndarray]
 
 
-Event = Began | UpdateRecord | Checkpoint | BadRows
+@dataclass(frozen=True)
+class Left:
+    """The sitting's last event where it was told to end before the run did."""
+
+
+Event = Began | UpdateRecord | Checkpoint | BadRows | Left
 
 
 def sitting(
-    config: RunConfig, learner: Learner, state: dict[str, Any] | None, looks: Sequence[Look]
+    config: RunConfig,
+    learner: Learner,
+    state: dict[str, Any] | None,
+    looks: Sequence[Look],
+    notice: Callable[[], bool] | None = None,
 ) -> Iterator[Event]:
-    """Train on from `state` (None: from the start) to the budget or the goals; `looks` are those before it."""
-    yield Began(provenance(learner))
-    with source(config) as segments:
-        trainer = Trainer(config, learner, segments)
-        if state is not None:
-            trainer.restore(state)
-        try:
-            yield from _events(trainer, list(looks))
-        except NonFiniteGradient:
-            if learner.bad_rows is not None:
-                yield BadRows(learner.bad_rows)
-            raise
+    """Train on from `state` (None: from the start) to the budget, the goals or the notice (asked after each rollout);
+    `looks` are those before."""
+    with learners(config, learner) as learner:
+        yield Began(provenance(learner))
+        with source(config) as segments:
+            trainer = Trainer(config, learner, segments)
+            if state is not None:
+                trainer.restore(state)
+            try:
+                yield from _events(trainer, list(looks), notice)
+            except NonFiniteGradient:
+                if learner.bad_rows is not None:
+                    yield BadRows(learner.bad_rows)
+                raise
 
 
-def _events(trainer: Trainer, seen: list[Look]) -> Iterator[Event]:
+def _events(trainer: Trainer, seen: list[Look], notice: Callable[[], bool] | None) -> Iterator[Event]:
     saved, caught = trainer.env_steps, False
-    for record in _records(trainer, seen):
+    for record in _unless_given_up(trainer, _records(trainer, seen), notice):
         yield record
-        if _checkpoint_is_due(trainer.config, saved, record.env_steps):
+        if isinstance(record, Checkpoint):
+            continue
+        ends = notice is not None and notice() and not trainer.over()
+        if _checkpoint_is_due(trainer.config, saved, record.env_steps) or (ends and not _seeds_anew(trainer.config)):
             saved, state = record.env_steps, trainer.state()
             yield Checkpoint(saved, state)
             if trainer.config.checkpoint.exact_resume and state["source"] is None:
@@ -80,8 +97,35 @@ def _events(trainer: Trainer, seen: list[Look]) -> Iterator[Event]:
         if trainer.learner.bad_rows is not None and not caught:
             caught = True
             yield BadRows(trainer.learner.bad_rows)
+        if ends:
+            yield Left()
+            return
     if trainer.env_steps > saved:
         yield Checkpoint(trainer.env_steps, trainer.state())
+
+
+def _unless_given_up(
+    trainer: Trainer, records: Iterator[UpdateRecord], notice: Callable[[], bool] | None
+) -> Iterator[UpdateRecord | Checkpoint]:
+    """The records; where a rollout is given up, the state before it, if the one before was long."""
+    before = None
+    while True:
+        try:
+            record = next(records, None)
+        except Terminated:
+            if before is not None:
+                yield before
+            raise
+        if record is None:
+            return
+        yield record
+        long = isinstance(notice, Notice) and record.seconds > LONG_SECONDS and not _seeds_anew(trainer.config)
+        before = Checkpoint(trainer.env_steps, copy.deepcopy(trainer.state())) if long else None
+
+
+def _seeds_anew(config: RunConfig) -> bool:
+    """At every checkpoint: so only those that are due may be written."""
+    return config.checkpoint.exact_resume and envs.spec(config.env).kind == "pixels"
 
 
 def _checkpoint_is_due(config: RunConfig, saved: int, env_steps: int) -> bool:
@@ -107,9 +151,11 @@ def _may_settle(new: Look, config: RunConfig) -> bool:
     return config.goals_judged_on == "evaluation" or new.score >= max(config.goals)
 
 
-def batches(config: RunConfig, state: dict[str, Any] | None, looks: Sequence[Look]) -> Iterator[list[Event]]:
+def batches(
+    config: RunConfig, state: dict[str, Any] | None, looks: Sequence[Look], notice: Callable[[], bool] | None = None
+) -> Iterator[list[Event]]:
     """A sitting in lists of events."""
-    yield from in_batches(sitting(config, make_learner(config), state, looks))
+    yield from in_batches(sitting(config, make_learner(config), state, looks, notice))
 
 
 def in_batches(events: Iterator[Event]) -> Iterator[list[Event]]:

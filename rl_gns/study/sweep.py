@@ -18,9 +18,10 @@ from typing import Any, Protocol
 
 from rl_gns.config import ConfigError, RunConfig, config_id
 from rl_gns.distributed import session, tasks
+from rl_gns.lock import take_lock
 from rl_gns.on_disk import understood
 from rl_gns.records import UpdateRecord
-from rl_gns.rundir import RunDir, take_lock, write_json, write_text
+from rl_gns.rundir import RunDir, write_json, write_text
 from rl_gns.study.build import make_learner, object_store_bytes
 from rl_gns.study.confounds import judged
 from rl_gns.study.fronts import Cell, GoalFront, goal_front, read_cells, write_points
@@ -146,9 +147,36 @@ def lender(name: str, config: RunConfig, reuse: Sequence[Path]) -> Path | None:
 
 def together(one: RunConfig, n_cells: int, cells_at_once: int) -> int:
     """How many cells like `one` run at once; 0: as many as the cluster that RAY_ADDRESS names has CPUs for."""
-    need = one.learner.threads + one.actors
-    most = 0 if os.environ.get("RAY_ADDRESS") else max(1, len(os.sched_getaffinity(0)) // need)
+    need = one.learner.threads + one.actor_cpus
+    most = 0 if session.named() else max(1, len(os.sched_getaffinity(0)) // need)
     return min(cells_at_once or most, n_cells)
+
+
+@contextlib.contextmanager
+def cells_session(configs: Sequence[RunConfig], at_once: int) -> Iterator[bool]:
+    """Where so many of these cells at once need one, a Ray session; False where they run in turn in this process."""
+    if at_once == 1 and not session.named():
+        yield False
+        return
+    store = max(at_once, 1) * max(object_store_bytes(config) for config in configs)
+    with session.start(len(os.sched_getaffinity(0)) + at_once * configs[0].actor_cpus, store):
+        yield True
+
+
+def told(
+    configs: Mapping[str, RunConfig], cells_at_once: int, work: tasks.Work, start: tasks.Arguments
+) -> Iterator[tasks.Told]:
+    """What `work(*start(name))` of every cell tells: as Ray tasks, or in turn in this process."""
+    if not configs:
+        return
+    one = next(iter(configs.values()))
+    at_once = together(one, len(configs), cells_at_once)
+    with cells_session(list(configs.values()), at_once) as started:
+        if not started:
+            yield from tasks.in_turn(list(configs), work, start)
+            return
+        shape = tasks.shape(tasks.cluster_cpus(), one.learner.threads, one.actor_cpus, at_once)
+        yield from tasks.as_tasks(list(configs), work, start, shape)
 
 
 class Cells:
@@ -199,17 +227,7 @@ class Cells:
         return over
 
     def _told(self, names: list[str], cells_at_once: int) -> Iterator[tasks.Told]:
-        if not names:
-            return
-        one = self._configs[names[0]]
-        cores, at_once = len(os.sched_getaffinity(0)), together(one, len(names), cells_at_once)
-        if at_once == 1 and not os.environ.get("RAY_ADDRESS"):
-            yield from tasks.in_turn(names, self._work, self._start)
-            return
-        store = max(at_once, 1) * max(object_store_bytes(cell) for cell in self._configs.values())
-        with session.start(cores + at_once * one.actors, store):
-            shape = tasks.shape(tasks.cluster_cpus(), one.learner.threads, one.actors, at_once)
-            yield from tasks.as_tasks(names, self._work, self._start, shape)
+        return told({name: self._configs[name] for name in names}, cells_at_once, self._work, self._start)
 
     def _start(self, name: str) -> tuple[Any, ...]:
         """Where a sitting of the cell begins; again after its process was lost."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,33 +10,47 @@ from typing import Any
 
 from rl_gns.config import ConfigError, RunConfig, config_id
 from rl_gns.control_channel import tripped
+from rl_gns.distributed import session
 from rl_gns.distributed.metrics import Gauges
 from rl_gns.learn.learner import NonFiniteGradient
 from rl_gns.on_disk import understood
-from rl_gns.records import RunResult, UpdateRecord, to_json
+from rl_gns.records import UpdateRecord, to_json
+from rl_gns.result import RunResult
 from rl_gns.rollout.generations import MEASURED_ON
-from rl_gns.rundir import RunDir, save_arrays
-from rl_gns.study.build import checked, make_learner
+from rl_gns.rundir import BAD_ROWS, RunDir
+from rl_gns.study.build import checked, make_learner, on_cpu
+from rl_gns.study.elsewhere import on_the_cluster
 from rl_gns.study.goals import Look, crossings, looks, settled
+from rl_gns.study.notice import Notice, Terminated
 from rl_gns.study.provenance import command
 from rl_gns.study.sitting import BadRows, Began, Checkpoint, Event, sitting
 
-BAD_ROWS = "not_finite.safetensors"
 Watch = Callable[[UpdateRecord], None]
 
 
-def train(config: RunConfig, path: Path, watch: Watch = lambda record: None) -> dict[str, Any]:
+def train(
+    config: RunConfig, path: Path, watch: Watch = lambda record: None, notice: Notice | None = None
+) -> dict[str, Any]:
     """Train to the budget or the goal; result.json as a dict. A finished run is not trained again.
 
-    `watch` is called with every record, after it is on disk.
+    `watch` is called with every record, after it is on disk. Where `notice` comes first, Terminated, with a checkpoint.
+    On a cluster that the user names and with rollout actors, the trainer is an actor of its own (`elsewhere.py`).
     """
-    config = checked(config)
-    learner, keeper = make_learner(config), Keeper(config, path, watch)
+    config, elsewhere = checked(config, several_learners=True), config.actors > 0 and session.named() is not None
+    learner = make_learner(on_cpu(config) if elsewhere else config)
+    keeper = Keeper(config, path, watch)
     try:
         keeper.open()
         if not keeper.over():
-            for event in sitting(config, learner, *keeper.resume()):
-                keeper.keep(event)
+            resume = keeper.resume
+            events = (
+                on_the_cluster(config, resume, notice) if elsewhere else sitting(config, learner, *resume(), notice)
+            )
+            with contextlib.closing(events):
+                for event in events:
+                    keeper.keep(event)
+        if notice is not None and notice() and not keeper.complete():
+            raise Terminated
         return keeper.finish()
     except NonFiniteGradient as error:
         words = f"{error}; the first such minibatch, if one was caught, is {path}/{BAD_ROWS}"
@@ -76,7 +91,11 @@ class Keeper:
     def over(self) -> bool:
         """It has finished, by its result and by this configuration."""
         with understood(self.run.path):
-            return self.run.result.exists() and _stopped(list(self.run.records()), self._config) is not None
+            return self.run.result.exists() and self.complete()
+
+    def complete(self) -> bool:
+        """Its records end a run with this configuration."""
+        return _stopped(list(self.run.records()), self._config) is not None
 
     def resume(self) -> tuple[dict[str, Any] | None, list[Look]]:
         """(state of the newest checkpoint, looks up to it). Lines beyond it are cut off: they will come again."""
@@ -115,8 +134,8 @@ class Keeper:
         elif isinstance(event, Began):
             origin = self._origin.provenance if self._origin else {}
             self.run.note_sitting({"command": command(), **event.provenance, **origin})
-        elif isinstance(event, BadRows) and not (self.run.path / BAD_ROWS).exists():
-            save_arrays(self.run.path / BAD_ROWS, event.rows)
+        elif isinstance(event, BadRows):
+            self.run.save_bad_rows(event.rows)
 
     def finish(self) -> dict[str, Any]:
         """Write result.json, and return it."""
@@ -138,6 +157,7 @@ def _stopped(records: list[dict[str, Any]], config: RunConfig) -> str | None:
 
 def _result(records: list[dict[str, Any]], config: RunConfig) -> RunResult:
     last = records[-1]
+    faults = [{"update": r["update"], **fault} for r in records for fault in r["faults"]]
     same = ("env_steps", "optimizer_steps", "learning_rate", "return_mean", "episodes", "skipped_steps")
     return RunResult(
         **{name: last[name] for name in (*same, "noise", "noise_across")},
@@ -151,7 +171,9 @@ def _result(records: list[dict[str, Any]], config: RunConfig) -> RunResult:
         minibatches=config.batch.minibatches,
         goals=crossings(looks(records, config), config),
         **{name: sum(r[name] for r in records) for name in ("late_blocks", "refused_blocks", "replaced_actors")},
-        faults=[{"update": r["update"], **fault} for r in records for fault in r["faults"]],
+        faults=faults,
+        faults_env_steps=sum(fault.get("cost_env_steps", 0) for fault in faults),
+        chaos=config.chaos.asked(),
         noise_control_trips=sum(tripped(r) for r in records),
         seconds=sum(r["seconds"] for r in records),
         stopped=_stopped(records, config),

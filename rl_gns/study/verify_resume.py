@@ -56,7 +56,10 @@ def verify_resume(
     """Both runs, in `path`/unbroken and `path`/broken, compared. ConfigError: the user's mistakes."""
     if first < 1 or then < 1:
         raise ConfigError(f"--first, --then: {min(first, then)} is too small; the least is 1")
-    both = checked(_with_checkpoints(config, first, first + then))
+    if config.rollout.inference_actors:
+        words = "what is inferred together is chance, so no two runs are the same to the bit; 0 is needed"
+        raise ConfigError(f"--rollout.inference-actors: {words}")
+    both = checked(_with_checkpoints(config, first, first + then), several_learners=True)
     unbroken, broken = RunDir(path / "unbroken"), RunDir(path / "broken")
     for run in (unbroken, broken):
         if run.path.exists():

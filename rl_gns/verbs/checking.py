@@ -26,6 +26,11 @@ def plan(arguments: list[str]) -> int:
     options = parse(PlanOptions, PlanOptions(), arguments, "rl-gns plan")
     if not options.config:
         raise ConfigError("--config: what is to be planned? A sweep's file or a single run's; sweeps/cartpole is one")
+    if options.cluster:
+        return _plan_cluster(options)
+    for flag, given in (("rates", options.rates), ("learner-rate", options.learner_rate)):
+        if given:
+            raise ConfigError(f"--{flag}: only read with --cluster; --cluster nodes=100,cpus=64 is one")
     from rl_gns.study.plan import plan_file
     from rl_gns.study.plan_table import show
 
@@ -35,6 +40,24 @@ def plan(arguments: list[str]) -> int:
 
     reuse = [Path(other) for other in options.reuse]
     found = plan_file(find(options.config), home, options.cells_at_once, reuse, options.seconds, _to_stderr)
+    print(json.dumps(to_json(found))) if options.json else show(found)
+    return 0
+
+
+def _plan_cluster(options: PlanOptions) -> int:
+    for flag, given in (
+        ("run-dir", options.run_dir),
+        ("reuse", options.reuse),
+        ("cells-at-once", options.cells_at_once),
+    ):
+        if given:
+            raise ConfigError(f"--{flag}: not read with --cluster; leave it out")
+    from rl_gns.study.capacity_plan import plan_cluster
+    from rl_gns.study.capacity_table import show
+
+    rates = Path(options.rates) if options.rates else None
+    file = find(options.config)
+    found = plan_cluster(file, options.cluster, rates, options.learner_rate, options.seconds, _to_stderr)
     print(json.dumps(to_json(found))) if options.json else show(found)
     return 0
 

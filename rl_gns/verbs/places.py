@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -26,6 +27,12 @@ def default_sweep_dir(file: str) -> Path:
     if not (stem := Path(file).stem).strip("."):
         raise ConfigError(f"--config: {file}: no name for a directory; give --run-dir")
     return runs_root() / stem
+
+
+def default_compare_dir(preset: str, config: RunConfig) -> Path:
+    """A name that the same shared settings always give, whatever the games and stages."""
+    of_all = dataclasses.replace(config, env="CartPole", seed=0)
+    return runs_root() / f"compare-{Path(preset).stem or 'games'}-{config_id(of_all)}"
 
 
 def default_run_dir(preset: str, config: RunConfig) -> Path:

@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 
 from rl_gns.config import ConfigError
-from rl_gns.flags import directories, parse
+from rl_gns.flags import directories, parse, taken
 from rl_gns.options import (
     FIT_USAGE,
+    REPORT_USAGE,
     STATUS_USAGE,
     PredictOptions,
 )
@@ -63,14 +64,29 @@ def status(arguments: list[str]) -> int:
 
 
 def report(arguments: list[str]) -> int:
-    """Words and figures from run directories alone."""
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print("usage: rl-gns report DIR [DIR ...]\n\nPlain words and a PNG for each run or sweep directory.")
+    """A page, figures and words from run directories alone."""
+    if not arguments or {"-h", "--help"} & set(arguments):
+        print(REPORT_USAGE)
         return 0 if arguments else 2
-    from rl_gns.report.figures import figure
+    arguments, out = taken(arguments, "out")
+    paths, given = directories(arguments, ("--force", "--json"), "report")
+    if not paths:
+        raise ConfigError(f"report: a directory is needed; runs lie in {runs_root()} unless told otherwise")
+    from rl_gns.report.page import write
+    from rl_gns.study.status import check_directories
+
+    check_directories(paths)
+    page, said = write(paths, Path(out) if out else None, "--force" in given)
+    if "--json" in given:
+        from rl_gns.report.as_json import facts
+
+        print(json.dumps(facts(page, said)))
+        return 0
+    from rl_gns.report.answer import verdict_words
+    from rl_gns.report.found import COMPARE
     from rl_gns.report.summary import words
 
-    for path in directories(arguments, (), "report")[0]:
-        print("\n".join(words(path)))
-        print(f"  figure: {figure(path)}\n")
+    for lines in (verdict_words(said.answers), *(words(path) for path in paths if not (path / COMPARE).is_file())):
+        print("\n".join(lines) + "\n")
+    print(f"page: {page}, and beside it every figure as PNG and SVG with its CSV and Markdown table")
     return 0

@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 from rl_gns.config import ConfigError
 from rl_gns.config_file import find
-from rl_gns.flags import parse
+from rl_gns.flags import given_flags, parse
 from rl_gns.options import (
     BranchOptions,
+    CompareOptions,
     MeasureOptions,
     SweepOptions,
     TrainOptions,
 )
 from rl_gns.records import to_json
 from rl_gns.rundir import write_json
-from rl_gns.verbs.places import default_run_dir, default_sweep_dir, preset, runs_root
+from rl_gns.verbs.places import default_compare_dir, default_run_dir, default_sweep_dir, preset, runs_root
 
 if TYPE_CHECKING:
     from rl_gns.records import NoiseScale
@@ -31,6 +32,7 @@ def train(arguments: list[str]) -> int:
     """Train one run."""
     options = parse(TrainOptions, TrainOptions(run=preset(arguments)), arguments, "rl-gns train")
     from rl_gns.study.live import LiveView
+    from rl_gns.study.notice import noticing
     from rl_gns.study.train import train as run_training
 
     path = Path(options.run_dir) if options.run_dir else default_run_dir(options.config, options.run)
@@ -40,7 +42,8 @@ def train(arguments: list[str]) -> int:
             from rl_gns.study.tensorboard import EventFiles
 
             views.append(open_views.enter_context(EventFiles(path)))
-        result = run_training(options.run, path, lambda record: [view.show(record) for view in views])
+        notice = open_views.enter_context(noticing())
+        result = run_training(options.run, path, lambda record: [view.show(record) for view in views], notice)
     if options.json:
         print(json.dumps(result))
         return 0
@@ -102,8 +105,7 @@ def _check_measure(options: MeasureOptions, arguments: list[str]) -> None:
         return
     read = {"run-dir", "actors", "max-env-steps", "precision"}
     read |= {f"{no}{name}" for name in ("json", "all", "hessian") for no in ("", "no-")}
-    given = [token.partition("=")[0].removeprefix("--").replace("_", "-") for token in arguments if token[:2] == "--"]
-    if unread := [flag for flag in given if flag not in read]:
+    if unread := [flag for flag in given_flags(arguments) if flag not in read]:
         raise ConfigError(f"--{unread[0]}: not read beside --run-dir, whose own settings are measured; leave it out")
 
 
@@ -150,3 +152,24 @@ def branch(arguments: list[str]) -> int:
     else:
         show(found)
     return int(bool(found.failed))
+
+
+def compare(arguments: list[str]) -> int:
+    """Hold games against each other."""
+    options = parse(CompareOptions, CompareOptions(run=preset(arguments)), arguments, "rl-gns compare")
+    for flag in ("env", "total-env-steps", "goals", "goals-judged-on", "stop-at-goal", "checkpoint.keep"):
+        if flag in given_flags(arguments):
+            raise ConfigError(f"--{flag}: not read, --games and --stages say it; leave it out")
+    from rl_gns.study.compare import Settings
+    from rl_gns.study.compare import compare as run_comparison
+    from rl_gns.study.compare_plan import ask, budget_seconds
+    from rl_gns.study.compare_table import show
+    from rl_gns.study.live import CellLines
+
+    asked = ask(options.run, options.games, options.stages, options.seeds, options.initialisations, options.env_steps)
+    path = Path(options.run_dir) if options.run_dir else default_compare_dir(options.config, options.run)
+    reuse, fronts = (tuple(Path(other) for other in given) for given in (options.reuse, options.fronts))
+    settings = Settings(reuse, fronts, options.force, options.cells_at_once, budget_seconds(options.budget))
+    found = run_comparison(asked, path, settings, CellLines(len(asked.games) * len(asked.training_seeds)))
+    print(json.dumps(to_json(found))) if options.json else show(found)
+    return int(bool(found.missing))

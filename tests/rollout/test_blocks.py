@@ -10,7 +10,15 @@ from tiny import BANDIT, CARTPOLE, PONG, config
 
 from rl_gns.rollout.blocks import Asked, layout, wrong
 from rl_gns.rollout.collector import Collector
-from rl_gns.rollout.generations import Generations, NoGenerationLeft
+from rl_gns.rollout.generations import (
+    HELD_OUT_ON,
+    MEASURED_ON,
+    MOVED_ON,
+    REPLAYED_ELSE_ON,
+    REPLAYED_ON,
+    Generations,
+    NoGenerationLeft,
+)
 from rl_gns.rollout.sources import BadBlock, LocalSource
 from rl_gns.study.build import make_learner
 
@@ -63,6 +71,7 @@ POISON = [
     (lambda b: poisoned(b, policy_version=6), "policy_version 6 instead of 7"),
     (lambda b: poisoned(b, collector_id=0), "collector_id 0 instead of 2"),
     (lambda b: poisoned(b, generation=0), "generation 0 instead of 1"),
+    (lambda b: poisoned(b, wave=1), "wave 1 instead of 0"),
     (lambda b: poisoned(b, action=with_one(b.action, 2)), "actions 0 to 2, where 0 to 1 exist"),
     (lambda b: poisoned(b, logp=with_one(b.logp, 0.5)), "a log-probability of 0.5"),
     (lambda b: poisoned(b, valid=with_one(b.valid, not b.valid.flat[32])), "contradict each other"),
@@ -101,7 +110,7 @@ def test_a_poisoned_block_of_this_process_is_refused(monkeypatch):
     source.publish(make_learner(settings).weights(), 0)
     source.collect(2, 16)
     healthy = Collector.collect
-    monkeypatch.setattr(Collector, "collect", lambda self, steps: POISON[0][0](healthy(self, steps)))
+    monkeypatch.setattr(Collector, "collect", lambda self, *what: POISON[0][0](healthy(self, *what)))
     with pytest.raises(BadBlock, match="collector 0 returned logp has 1 values that are not finite"):
         source.collect(2, 16)
 
@@ -116,7 +125,40 @@ def test_generations_are_each_collectors_own_and_end_before_they_repeat():
         generations.advance(1)
     with pytest.raises(NoGenerationLeft, match="collector 1 was seeded anew 255 times"):
         generations.advance(1)
-    generations.restart(None, 256)
-    assert generations.advance(0) == 257, "a measurement has the other half"
+    generations = Generations()
+    generations.restart(None, MEASURED_ON)
+    assert generations.advance(0) == MOVED_ON and generations.advance(0) == MOVED_ON + 1, "the other half"
     with pytest.raises(NoGenerationLeft):
         generations.restart(None, 512)
+
+
+def test_training_that_seeds_all_anew_stops_before_the_generations_of_measurements():
+    """As exact resume does at each checkpoint; faults may have moved some collectors further."""
+    generations = Generations()
+    for generation in range(1, MEASURED_ON):
+        generations.restart(None, generation)
+    with pytest.raises(NoGenerationLeft, match="the run was seeded anew 255 times"):
+        generations.restart(None, MEASURED_ON)
+    faulty = Generations()
+    faulty.restart([{"generation": 254}], 0)
+    faulty.advance(0)
+    with pytest.raises(NoGenerationLeft):
+        faulty.restart(None, MEASURED_ON)
+
+
+def test_a_collector_that_moves_in_a_measurement_plays_no_held_out_column():
+    """Its actor's death must not make it the collector of that number whose columns judge the measurement."""
+    settings = config(CARTPOLE)
+    generations = Generations()
+    generations.restart(None, MEASURED_ON)
+    moved = [generations.advance(0) for _ in range(3)]
+    weights = make_learner(settings).weights()
+
+    def first_block(generation):
+        collector = Collector(settings, 0, generation)
+        collector.load(weights, 0)
+        return collector.collect(16)
+
+    for start in (HELD_OUT_ON, REPLAYED_ON, REPLAYED_ELSE_ON):
+        others = [first_block(generation).frames for generation in moved]
+        assert not any(np.array_equal(first_block(start).frames, frames) for frames in others)

@@ -1,0 +1,51 @@
+"""What the cluster has for actors, asked of Ray's control service: nodes that are to go, and CPUs that are free.
+
+A cloud that takes a spot node back says so before; whoever hears it (the autoscaler, KubeRay, `ray drain-node`) tells
+Ray to drain the node. Ray then starts nothing more on it, and leaves what runs there to its owner: to `crew`.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Container
+
+LOOK_SECONDS = 1.0
+"""The cluster is asked at most this often (a guess)."""
+LEAVE_SECONDS = 30.0
+"""A draining node is left this long before its deadline at the latest (a guess: an actor starts in 5 to 15 s)."""
+
+
+def leaving() -> dict[str, float]:
+    """Node id -> seconds until it goes, of the nodes that are being drained; inf where no deadline was told."""
+    from ray._private.state import state
+
+    now = time.time()
+    return {node: at / 1000 - now if at else math.inf for node, at in state.get_draining_nodes().items()}
+
+
+class Drained:
+    """Whether this process's node is being drained, and another is there to go to; a call asks."""
+
+    def __init__(self) -> None:
+        self._looked, self._said = -math.inf, False
+
+    def __call__(self) -> bool:
+        if time.monotonic() - self._looked >= LOOK_SECONDS:
+            import ray
+
+            self._looked, going = time.monotonic(), leaving()
+            others = any(node["Alive"] and node["NodeID"] not in going for node in ray.nodes())
+            self._said = others and ray.get_runtime_context().get_node_id() in going
+        return self._said
+
+
+def free_cpus(without: Container[str]) -> int:
+    """Whole CPUs that an actor of this process could get on nodes not in `without`: of its placement group, if any."""
+    import ray
+    from ray._private.state import available_resources_per_node
+
+    group = ray.util.get_current_placement_group()
+    kind = f"CPU_group_{group.id.hex()}" if group else "CPU"
+    per_node = available_resources_per_node()
+    return sum(int(free.get(kind, 0)) for node, free in per_node.items() if node not in without)

@@ -1,0 +1,170 @@
+"""The trainer as one Ray actor on the learner's node of a cluster; import this only inside a session.
+
+    driver (terminal, run directory)       trainer actor (learner)              rollout actors (any node)
+    events(work, given, wanted)    ------> work(*given): starts them    ------> collect
+    keeps what comes               <------ items, what it has to say    <------ blocks
+
+The learner's node is any one with a free GPU where the learner may use one, else the driver's own. The actor takes the
+CPUs of its threads there, as far as they leave one to every rollout actor: those are spread over what is left. It owns
+them: when it ends, however it ends, they end. Where its process is lost (its node died), another trainer starts with
+what `given()` then says, at most `tasks.RETRIES` times. An exception of its own is raised here as it was there. The
+last argument of its work tells it when to end early: its node is being drained, or the driver says so.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from rl_gns.config import ConfigError
+from rl_gns.distributed import supply
+from rl_gns.distributed.crew import last_words
+from rl_gns.distributed.tasks import LOOK_SECONDS, RETRIES, Item, Lost, Work
+
+END_SECONDS = 6.0
+"""From the driver's word until it waits no longer (a guess: a notice is 10 s, and Ray ends in 1 to 2)."""
+SLOW_START_SECONDS = 60.0
+"""Then the driver says what it waits for; an actor starts in 5 to 15 s (measured on 2 cores)."""
+
+
+class TrainerLost(RuntimeError):
+    """The trainer's process was lost too often."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """A warning that the trainer's process logged."""
+
+    words: str
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the trainer asks of the cluster."""
+
+    device: str
+    """`auto`, `cpu` or `cuda`."""
+    threads: int
+    """Of the learner; 0: as many as its node has CPUs."""
+    actors: int
+    """That the run will start, a CPU each."""
+
+
+class TrainerHost:
+    """What runs inside the actor."""
+
+    def __init__(self) -> None:
+        self._told_to_end, self._drained = False, supply.Drained()
+
+    def end(self) -> None:
+        """The work is to end early."""
+        self._told_to_end = True
+
+    def _is_to_end(self) -> bool:
+        return self._told_to_end or self._drained()
+
+    def run(self, work: Work, given: tuple[Any, ...], threads: int) -> Iterator[Item | Said]:
+        """What `work(*given, is_to_end)` gives, and what is said meanwhile; its exception, if it ends in one."""
+        os.environ["OMP_NUM_THREADS"] = str(threads or _cpus(ray.get_runtime_context().get_node_id()))
+        told: queue.SimpleQueue[Item | Said | Exception | None] = queue.SimpleQueue()
+        logging.getLogger("rl_gns").addHandler(_Telling(told))
+        threading.Thread(target=_work, args=(told, work, (*given, self._is_to_end)), daemon=True).start()
+        while (what := told.get()) is not None:
+            if isinstance(what, Exception):
+                raise what
+            yield what
+
+
+def _work(told: queue.SimpleQueue, work: Work, given: tuple[Any, ...]) -> None:
+    try:
+        for value in work(*given):
+            told.put(Item(value))
+        told.put(None)
+    except Exception as error:
+        told.put(error)
+
+
+class _Telling(logging.Handler):
+    """Puts warnings among what is told: this process has no terminal."""
+
+    def __init__(self, told: queue.SimpleQueue):
+        super().__init__(logging.WARNING)
+        self._told = told
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._told.put(Said(record.getMessage()))
+
+
+def events(
+    work: Work, given: Callable[[], tuple[Any, ...]], wanted: Wanted, ends: Callable[[], bool]
+) -> Iterator[Item | Said | Lost]:
+    """Run it on the learner's node; TrainerLost where no retry is left, ConfigError where no node will do. Once `ends`
+    says so the work has `END_SECONDS` left."""
+    for _ in range(RETRIES + 1):
+        options, threads = _place(wanted)
+        host = ray.remote(max_restarts=0, max_task_retries=0, max_concurrency=2)(TrainerHost)  # runs, and is told
+        actor = host.options(**options).remote()
+        try:
+            yield from _stream(actor, actor.run.options(num_returns="streaming").remote(work, given(), threads), ends)
+            return
+        except RayTaskError as error:
+            raise error.cause from error
+        except RayError as error:
+            lost = Lost(last_words(error))
+        finally:
+            ray.kill(actor)
+        yield lost
+    raise TrainerLost(f"the trainer's process was lost {RETRIES + 1} times; the last time: {lost.reason}")
+
+
+def _stream(actor: Any, told: Any, ends: Callable[[], bool]) -> Iterator[Item | Said]:
+    waited, until = 0.0, math.inf
+    while time.monotonic() < until:
+        if until == math.inf and ends():
+            until = time.monotonic() + END_SECONDS
+            actor.end.remote()
+        done, _ = ray.wait([told], num_returns=1, timeout=LOOK_SECONDS)  # a signal is heard between two looks
+        if not done:
+            waited += LOOK_SECONDS
+            if waited == SLOW_START_SECONDS:
+                yield Said(f"no word of the trainer for {waited:.0f} s: its node has no CPU or GPU free, or is slow")
+            continue
+        try:
+            answer = ray.get(next(told))
+        except StopIteration:
+            return
+        waited = SLOW_START_SECONDS  # it is there; from now on `crew` says who is slow
+        yield answer
+
+
+def _place(wanted: Wanted) -> tuple[dict[str, Any], int]:
+    """(options of the actor, threads of its learner; 0: of the node that it lands on)."""
+    alive = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
+    leaving = supply.leaving()
+    nodes = {id: has for id, has in alive.items() if id not in leaving} or alive
+    with_gpu = [id for id, has in nodes.items() if has.get("GPU", 0) >= 1] if wanted.device != "cpu" else []
+    if wanted.device == "cuda" and not with_gpu:
+        raise ConfigError("--learner.device: 'cuda' is on no node of the cluster; the nearest is cpu")
+    threads = wanted.threads or int(os.environ.get("OMP_NUM_THREADS") or 0)
+    here = ray.get_runtime_context().get_node_id()
+    options: dict[str, Any] = {"num_gpus": 1} if with_gpu else {}
+    if not with_gpu and nodes.get(here, {}).get("CPU", 0):
+        options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(here, soft=True)
+    most = min(int(nodes[id].get("CPU", 0)) for id in with_gpu or [here if here in nodes else next(iter(nodes))])
+    spare = int(sum(has.get("CPU", 0) for has in nodes.values())) - wanted.actors
+    return options | {"num_cpus": max(0, min(threads or most, most, spare))}, threads
+
+
+def _cpus(node_id: str) -> int:
+    return max(1, int(next(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["NodeID"] == node_id)))

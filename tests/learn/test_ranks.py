@@ -1,0 +1,202 @@
+"""Learners that share each step, two real processes of torch.distributed: they take the steps of one, and read its
+noise scale; and the two forms of the moments agree."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import CARTPOLE, fingerprint
+
+from rl_gns.config import RunConfig
+from rl_gns.config_file import from_table
+from rl_gns.config_rules import validate
+from rl_gns.learn.gradients import GroupGradients, grams, norms_dots
+from rl_gns.learn.rank_learner import RankLearner, share_of
+from rl_gns.learn.ranks import Ranks, listener
+from rl_gns.noise.moments import signal_and_trace, without_each
+from rl_gns.noise.scale import single
+from rl_gns.records import PARTS, GroupMoments
+from rl_gns.rollout.sources import LocalSource
+from rl_gns.study.build import _world, make_learner
+
+UPDATES = 4
+LOOPBACK = "127.0.0.1"
+
+
+def shared(n_ranks, **changes):
+    """CartPole settings for several learners."""
+    table = {"learners": n_ranks, "noise": {"across_env_steps": 0}, **changes}
+    return validate(from_table(table, from_table(CARTPOLE, RunConfig())))
+
+
+def gradients_of(rng, n_groups, parameters):
+    """J correlated groups of unequal size, float32."""
+    policy, rest = (torch.from_numpy(rng.normal(0.3, 1, (n_groups, parameters)).astype(np.float32)) for _ in range(2))
+    return GroupGradients(policy, rest, rng.integers(1, 200, n_groups), 0.0, np.zeros((n_groups, 0)))
+
+
+def test_norms_and_dots_give_what_the_gram_matrix_gives():
+    """Two derivations of the same float32 gradients, the second in halves that know each other's mean alone."""
+    rng = np.random.default_rng(0)
+    whole = gradients_of(rng, 12, 3000)
+    share = whole.env_steps / whole.env_steps.sum()
+    parts = torch.stack([whole.policy.double(), whole.rest.double(), whole.policy.double() + whole.rest.double()])
+    found = np.zeros((12, 3, 2))
+    for rank in (0, 1):
+        own, other = slice(rank, None, 2), slice(1 - rank, None, 2)
+        theirs = torch.einsum("j,pjc->pc", torch.from_numpy(share[other]), parts[:, other])
+        mine = dataclasses.replace(whole, policy=whole.policy[own], rest=whole.rest[own])
+        found[own] = norms_dots(mine, share[own], lambda mean, theirs=theirs: mean.add_(theirs))
+    by_gram = GroupMoments(grams(whole), whole.env_steps)
+    by_dots = GroupMoments({}, whole.env_steps, norms_dots={part: found[:, i] for i, part in enumerate(PARTS)})
+    for part in PARTS:
+        np.testing.assert_allclose(signal_and_trace(by_dots, part), signal_and_trace(by_gram, part), rtol=1e-10)
+        np.testing.assert_allclose(without_each(by_dots, part), without_each(by_gram, part), rtol=1e-9)
+        assert single(by_dots, part).high == pytest.approx(single(by_gram, part).high, rel=1e-6)
+    wrong = GroupMoments({}, whole.env_steps, norms_dots={"policy": found[:, 0] * [1, 1.001]})
+    assert signal_and_trace(wrong)[1] != pytest.approx(signal_and_trace(by_gram)[1], rel=1e-10), "negative control"
+
+
+def test_every_column_is_on_one_rank_and_its_group_with_it():
+    settings = shared(3, rollout={"columns_per_collector": 4}, noise={"groups": 6, "across_env_steps": 0})
+    source, learner = LocalSource(settings), make_learner(settings)
+    source.publish(learner.weights(), 0)
+    blocks = source.collect(4, 16).blocks
+    whole = np.concatenate([b.reward + 10 * b.valid for b in blocks], axis=1)
+    for rank in range(3):
+        own = [share_of(b, rank, 3) for b in blocks]
+        mine = np.concatenate([b.reward + 10 * b.valid for b in own], axis=1)
+        np.testing.assert_array_equal(mine, whole[:, rank::3])
+        assert np.concatenate([b.last_value for b in own]).shape == (mine.shape[1],)
+        assert {n % 6 % 3 for n in range(rank, 16, 3)} == {rank}
+
+
+def beside_one(ranks, settings):
+    """A rank and a learner that has everything, on the same rollouts; a line an update. The last one holds a NaN."""
+    one, mine, source = make_learner(settings), RankLearner(ranks, settings, *_world(settings)), LocalSource(settings)
+    found = []
+    for update in range(UPDATES):
+        source.publish(one.weights(), one.version)
+        blocks = source.collect(settings.collectors(settings.batch.size), settings.batch.segment_steps).blocks
+        if update == UPDATES - 1:
+            blocks[1].reward[3, 1] = np.nan  # in a column of the last rank
+        batch = one.prepare(blocks)
+        valid = np.concatenate([b.valid for b in blocks], axis=1)
+        share = mine.prepare([share_of(b, ranks.rank, ranks.n_ranks) for b in blocks], valid)
+        moments = [one.probe(batch), mine.probe(share)]
+        stats = [one.update(batch, 1e-3), mine.update(share, 1e-3)]
+        there, here = one.weights(), mine.weights()
+        found.append(
+            {
+                "weights": max(float(np.abs(here[name] - there[name]).max()) for name in there),
+                "fingerprint": fingerprint(mine),
+                "pairs": [[*signal_and_trace(m, part)] for m in moments for part in PARTS] if moments[0].finite else [],
+                "finite": [m.finite for m in moments],
+                "control": float(np.abs(moments[0].control.gram - moments[1].control.gram).max()),
+                "variance": float(np.abs(moments[0].control.group_variance - moments[1].control.group_variance).max()),
+                "alike": [
+                    [m.env_steps.tolist(), m.key_id, m.batch_size, m.policy_version, m.n_groups] for m in moments
+                ],
+                "ratio_error": [m.max_ratio_error for m in moments],
+                "scaled": [[b.normaliser, b.mean, b.std] for b in (batch, share.whole)],
+                "stats": [list(vars(s).values()) for s in stats],
+                "skipped": [one.skipped_steps, mine.skipped_steps],
+                "bad_rows": [len(each.bad_rows["action"]) if each.bad_rows else 0 for each in (one, mine)],
+            }
+        )
+    return found
+
+
+def precision_of(ranks, first, others):
+    """What all compute in where `auto` is `first` on rank 0 and `others` elsewhere."""
+    settings = shared(ranks.n_ranks, learner={"precision": others if ranks.rank else first})
+    return RankLearner(ranks, settings, *_world(settings)).precision
+
+
+def _at_work(rank, n_ranks, port, device):
+    """One process; rank 0 first prints the port where the others find it."""
+    listening = None
+    if rank == 0:
+        listening = listener(LOOPBACK)
+        port = listening.getsockname()[1]
+        print(port, flush=True)
+    torch.set_num_threads(1)
+    ranks = Ranks(rank, n_ranks, LOOPBACK, port, device, listening)
+    found = {"precision": [precision_of(ranks, *each) for each in (("bf16", "bf16"), ("bf16", "fp32"))]}
+    for by in ("transitions", "columns"):
+        batch = {**CARTPOLE["batch"], "minibatch_by": by}
+        settings = shared(n_ranks, batch=batch)
+        settings = dataclasses.replace(settings, learner=dataclasses.replace(settings.learner, device=device))
+        found[by] = beside_one(ranks, settings)
+    ranks.close()
+    print(json.dumps(found))
+
+
+def at_work(n_ranks, device="cpu"):
+    """What each of so many processes found."""
+    here = Path(__file__).resolve()
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    env["PYTHONPATH"] = os.pathsep.join([str(here.parents[1]), str(here.parents[2]), os.environ.get("PYTHONPATH", "")])
+    processes, port = [], "0"
+    for rank in range(n_ranks):
+        if device == "cuda":
+            env["CUDA_VISIBLE_DEVICES"] = str(rank)
+        command = [sys.executable, str(here), str(rank), str(n_ranks), port, device]
+        processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=dict(env)))
+        if rank == 0:
+            port = processes[0].stdout.readline().strip()
+    try:
+        said = [process.communicate(timeout=200)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0] * n_ranks
+    return [json.loads(words.splitlines()[-1]) for words in said]
+
+
+def check(found, weights, moments):
+    """All ranks the same bits; one learner's numbers within those tolerances (absolute, relative)."""
+    assert {tuple(rank["precision"]) for rank in found} == {("bf16", "bf16" if len(found) == 1 else "fp32")}
+    for by in ("transitions", "columns"):
+        assert len({json.dumps([line["fingerprint"] for line in rank[by]]) for rank in found}) == 1
+        for line in found[0][by]:
+            assert line["weights"] <= weights and line["alike"][0] == line["alike"][1]
+            assert line["control"] <= 1e-9 and line["variance"] <= 1e-12
+            assert line["finite"][0] == line["finite"][1] and line["skipped"][0] == line["skipped"][1]
+        for line in found[0][by][:-1]:
+            one, several = np.split(np.array(line["pairs"]), 2)
+            np.testing.assert_allclose(several, one, rtol=moments)
+            assert line["ratio_error"] == pytest.approx([0, 0], abs=1e-3)
+            assert line["scaled"][0][0] == line["scaled"][1][0]
+            np.testing.assert_allclose(line["scaled"][1][1:], line["scaled"][0][1:], rtol=1e-5)
+            np.testing.assert_allclose(line["stats"][1], line["stats"][0], rtol=1e-2, atol=1e-4)
+        last = [rank[by][-1] for rank in found]
+        assert last[0]["finite"] == [False, False] and last[0]["skipped"][0] > 0, "the NaN stops all ranks alike"
+        assert last[0]["stats"][1][0] == last[0]["stats"][0][0] < 4
+        assert sum(line["bad_rows"][1] for line in last) == last[0]["bad_rows"][0] > 0, "the minibatch, in parts"
+        assert [line["scaled"][0][0] for line in found[0][by]] == ["rollout", "ewma", "ewma", "ewma"]
+
+
+def test_two_ranks_take_the_steps_of_one_learner_and_read_its_noise_scale():
+    """Twelve optimizer steps of float32 in another order; both have 16 columns in 8 groups and one random stream."""
+    check(at_work(2), weights=2e-6, moments=1e-4)
+
+
+@pytest.mark.gpu
+@pytest.mark.slow
+@pytest.mark.parametrize("n_ranks", [1, 2])
+def test_ranks_on_gpus_take_the_steps_of_one_learner_on_the_cpu(n_ranks):
+    """NCCL; the learner beside them computes on the CPU, so their noise scales are held against it too."""
+    if torch.cuda.device_count() < n_ranks:
+        pytest.skip(f"fewer than {n_ranks} GPUs")
+    check(at_work(n_ranks, "cuda"), weights=2e-4, moments=1e-2)
+
+
+if __name__ == "__main__":
+    _at_work(*(int(x) for x in sys.argv[1:4]), sys.argv[4])
