@@ -244,7 +244,7 @@ def test_a_trainer_whose_node_dies_goes_on_from_its_checkpoint(joined, tmp_path)
     assert set(broken_off) <= {"trainer lost", "draining"}
     assert len(broken_off) in (1, 2), "a node that ends may drain first, and Ray may offer it for some seconds more"
     provenance = json.loads((tmp_path / "nodes" / "provenance.json").read_text())
-    assert len(provenance) in (2, len(broken_off) + 1), "a trainer that ended well is not followed by another"
+    assert 2 <= len(provenance) <= len(broken_off) + 1, "one lost at once writes none; none follows the last"
     assert {sitting["resolved"]["device"] for sitting in provenance} == {"cpu"}
     same_run(tmp_path / "nodes", tmp_path / "local", "faults")
 
