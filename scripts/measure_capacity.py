@@ -5,7 +5,7 @@
 
 For each number of actors rates are measured, and then it trains for so many seconds, the first two rollouts (scatter,
 burn-in, allocation) left out: a machine whose speed drifts is held against itself. OUT.json holds the medians of the
-rates, predicted and measured seconds side by side, and which share of the cores others used, at rest before each.
+rates, and a line a number of actors: its own rates, predicted and measured seconds side by side, which share of the cores others used, at rest before each.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -74,7 +75,7 @@ def driver_line(config: RunConfig, rates: Rates) -> list[dict[str, float]]:
     return [{"actors": k, "measured": got, "line": on} for (k, got), on in zip(found, line, strict=True)]
 
 
-def beside(config: RunConfig, rates: Rates, actors: int, seconds: float) -> dict[str, float]:
+def beside(config: RunConfig, rates: Rates, actors: int, seconds: float) -> dict[str, Any]:
     """Predicted and measured, of one number of actors."""
     cores = len(os.sched_getaffinity(0))
     here = Cluster(1, cores, 0, 10.0, 1, rates.memory_bytes / 2**30, actors)
@@ -83,9 +84,8 @@ def beside(config: RunConfig, rates: Rates, actors: int, seconds: float) -> dict
     names = ("env_steps_per_second", "collect_seconds", "learn_seconds")
     print(actors, {name: (getattr(expected, name), got[name]) for name in names}, file=sys.stderr, flush=True)
     predicted = {f"predicted_{name}": getattr(expected, name) for name in names}
-    return {"actors": actors, "bottleneck": expected.bottleneck, **predicted} | {
-        f"measured_{k}": v for k, v in got.items()
-    }
+    found = {"actors": actors, "bottleneck": expected.bottleneck, **predicted}
+    return found | {f"measured_{name}": value for name, value in got.items()} | {"rates": rates}
 
 
 def trained(config: RunConfig, seconds: float) -> dict[str, float]:
