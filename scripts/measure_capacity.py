@@ -5,7 +5,8 @@
 
 For each number of actors rates are measured, and then it trains for so many seconds, the first two rollouts (scatter,
 burn-in, allocation) left out: a machine whose speed drifts is held against itself. OUT.json holds the medians of the
-rates, and a line a number of actors: its own rates, predicted and measured seconds side by side, which share of the cores others used, at rest before each.
+rates; a line a number of actors with its own rates, predicted and measured seconds side by side; and which share of the
+cores others used, at rest before each.
 """
 
 import argparse
