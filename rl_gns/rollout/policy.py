@@ -47,9 +47,11 @@ class ActingPolicy:
 
     @torch.inference_mode()
     def forward(self, observation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """`infer`, whatever comes of it."""
+        """`infer`, whatever comes of it. A product's last bits depend on the order in which its operands lie in memory
+        (seen on a Xeon), and what a world returns may lie otherwise than what a checkpoint gave back."""
+        rows = torch.from_numpy(np.ascontiguousarray(observation))
         with autocast(self._precision, self._device):
-            logits, value = self._network(torch.from_numpy(observation).to(self._device))
+            logits, value = self._network(rows.to(self._device))
         return logits.cpu().numpy(), value.cpu().numpy()
 
 

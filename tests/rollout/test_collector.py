@@ -80,6 +80,16 @@ def test_saved_and_restored_collectors_go_on_alike():
             assert np.array_equal(getattr(block, name), getattr(again, name)), name
 
 
+def test_an_observation_is_answered_by_its_numbers_and_not_by_their_order_in_memory():
+    """A vector world may return it transposed, a checkpoint does not (on a Xeon that was another answer)."""
+    policy = collector(config(CARTPOLE))._policy
+    rng = np.random.default_rng(0)
+    for rows in (1, 4, 7, 64):
+        observation = rng.standard_normal((rows, 4)).astype(np.float32)
+        answers = [policy.infer(x) for x in (observation, np.asfortranarray(observation))]
+        assert all(np.array_equal(one, other) for one, other in zip(*answers, strict=True))
+
+
 def test_atari_collectors_cannot_be_saved_and_say_so():
     assert collector(config(PONG)).state() is None
 
