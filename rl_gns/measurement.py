@@ -21,6 +21,9 @@ class Spread:
     within_log_std: float | None = logged(
         "1", "root mean square of ln(high / low) over twice its normal quantile: what their own intervals explain"
     )
+    reason: str | None = logged(
+        "", "why no headline, however many there are; null where nothing forbids it", default=None
+    )
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,12 @@ class Measurement:
         "points", "mean raw return of the episodes that ended meanwhile; null if none did", default=None
     )
     episodes: int = logged("episodes", "how many those are", default=0)
+    stops_early: bool | None = logged(
+        "",
+        "a look could end it before `max_env_steps`; `compare` takes only what none could; null: not known",
+        default=None,
+    )
+    numerics: int = logged("", "version of the arithmetic", default=1)
     initialisations: Initialisations | None = logged(
         "", "fresh policies only: others of other seeds, and the spread between them; see below", default=None
     )

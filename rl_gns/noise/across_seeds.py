@@ -13,6 +13,9 @@ in which initialisations differ more than in B_simple (Pong's traces by a factor
   (1 / low - 1 / high) / 2q, or without an upper end (1 / low - max(u_s, 0)) / q. The e_s^2 / n^2 add up, with Welch's
   and Satterthwaite's degrees of freedom.
 
+The *headline* takes the wider of both at each end, and is resolved where both are: a few seeds that happen to agree
+say nothing of each one's own error. It is an interval for 1 / E[u], not for what a single further seed would read.
+
 Simulated, 300 comparisons of 3 or 5 seeds, J = 16, at 95 %, the gradient's scale alike in all seeds or log-normal of
 standard deviation 1 (the same numbers): with u alike or varying by half between seeds, 94 to 97 % of the intervals
 between seeds hold 1 / E[u]; where u varies as an exponential, 88 to 89 %. Those within seeds hold these seeds' own
@@ -44,6 +47,10 @@ class SeedScale:
     high: float
     """Upper end; infinite: none."""
     n_groups: int
+    confidence: float = 0.95
+    """Of low and high."""
+    hopeless: tuple[str, ...] = ()
+    """Why no number of env steps would resolve it (`noise.scale.hopeless_reasons`)."""
 
 
 @dataclass(frozen=True)
@@ -62,19 +69,38 @@ class AcrossSeeds:
     within: Limits
     between: Limits | None
     """None below `LEAST_SEEDS`."""
+    headline: Limits
+    reason: str | None
+    """Why the headline is not resolved; None where it is."""
 
 
 def across_seeds(scales: Sequence[SeedScale], confidence: float = 0.95) -> AcrossSeeds:
-    """Pool seeds, measured alike; nothing is known where a trace is not above zero. ValueError for no seed."""
+    """Pool seeds, measured alike; nothing is known where a trace is not above zero, and nothing is resolved where a
+    single seed never can be. ValueError for no seed."""
     if not scales:
         raise ValueError("no seed to pool")
     shares = [share(scale.signal_sq, scale.noise_trace) for scale in scales]
     mean = float(np.mean(shares))
+    within = _within(scales, mean, confidence)
+    spread = between(shares, confidence) if len(scales) >= LEAST_SEEDS else None
+    reasons = _reasons(scales, within, spread)
     return AcrossSeeds(
         b_simple=1 / mean if mean > 0 else math.inf,
-        within=_within(scales, mean, confidence),
-        between=between(shares, confidence) if len(scales) >= LEAST_SEEDS else None,
+        within=within,
+        between=spread,
+        headline=_headline(within, spread or within, not reasons),
+        reason="; ".join(reasons) or None,
     )
+
+
+def _reasons(scales: Sequence[SeedScale], within: Limits, spread: Limits | None) -> list[str]:
+    hopeless = list(dict.fromkeys(reason for scale in scales for reason in scale.hopeless))
+    open_ended = [name for name, each in (("between", spread), ("within", within)) if each and not each.resolved]
+    return hopeless + [f"no upper end {' and '.join(open_ended)} seeds"] * bool(open_ended)
+
+
+def _headline(one: Limits, other: Limits, resolved: bool) -> Limits:
+    return Limits(min(one.low, other.low), max(one.high, other.high), resolved)
 
 
 def share(signal_sq: float, noise_trace: float) -> float:
@@ -90,7 +116,7 @@ def between(shares: Sequence[float], confidence: float) -> Limits:
 
 def _within(scales: Sequence[SeedScale], mean: float, confidence: float) -> Limits:
     """Of these seeds' mean, from their own intervals."""
-    variances = np.array([share_variance(scale, confidence) for scale in scales]) / len(scales) ** 2
+    variances = np.array([share_variance(scale) for scale in scales]) / len(scales) ** 2
     total = float(variances.sum())
     if not math.isfinite(total):
         return _inverted(mean, total, 1.0)
@@ -99,11 +125,11 @@ def _within(scales: Sequence[SeedScale], mean: float, confidence: float) -> Limi
     return _inverted(mean, math.sqrt(total), student_quantile(confidence, effective))
 
 
-def share_variance(scale: SeedScale, confidence: float) -> float:
+def share_variance(scale: SeedScale) -> float:
     """The squared standard error of u that a seed's interval stands for; infinite without a lower end."""
     if not scale.low > 0:
         return math.inf
-    quantile = student_quantile(confidence, max(scale.n_groups - 1, 1))
+    quantile = student_quantile(scale.confidence, max(scale.n_groups - 1, 1))
     if math.isfinite(scale.high):
         return ((1 / scale.low - 1 / scale.high) / (2 * quantile)) ** 2
     error = (1 / scale.low - max(share(scale.signal_sq, scale.noise_trace), 0.0)) / quantile

@@ -19,6 +19,7 @@ from rl_gns.noise.plan import more_env_steps
 from rl_gns.records import PARTS, GroupMoments, NoiseScale, Part
 
 MIN_GROUPS = 8
+FEW_GROUPS = f"groups: at least {MIN_GROUPS} are needed"
 COUPLED = "groups are coupled by the rollout's own advantage statistics"
 OFF_POLICY = "the probe was off-policy"
 
@@ -209,8 +210,13 @@ def _signal_reason(signal_sq: float, cov: np.ndarray | None) -> str:
 
 def hopeless_reasons(n_groups: int, coupled: bool, off_policy: bool = False) -> list[str]:
     """Why no number of env steps would resolve this."""
-    few = [f"{n_groups} groups: at least {MIN_GROUPS} are needed"] if n_groups < MIN_GROUPS else []
+    few = [f"{n_groups} {FEW_GROUPS}"] if n_groups < MIN_GROUPS else []
     return few + ([COUPLED] if coupled else []) + ([OFF_POLICY] if off_policy else [])
+
+
+def hopeless_of(reason: str | None) -> tuple[str, ...]:
+    """Those of a record's reasons that `hopeless_reasons` gave."""
+    return tuple(each for each in (reason or "").split("; ") if each.endswith((FEW_GROUPS, COUPLED, OFF_POLICY)))
 
 
 def _newest_batch(env_steps: np.ndarray, batch_size: np.ndarray | None) -> dict[str, int]:

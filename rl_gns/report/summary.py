@@ -130,6 +130,10 @@ def _precision_words(measured: dict[str, Any]) -> str:
     return "Until it resolves" if precision is None else f"Until +-{precision:.0%}"
 
 
+def _unresolved(reason: str | None) -> str:
+    return f", and no number of them would do: {reason}" if reason else ""
+
+
 def _initialisation_lines(found: dict[str, Any] | None) -> list[str]:
     """What several fresh policies say together, one line a part that has anything to say."""
     if not found:
@@ -144,7 +148,7 @@ def _initialisation_lines(found: dict[str, Any] | None) -> list[str]:
         )
         lines.append(
             f"    {PART_WORDS[part]}: {together} env steps ({ends}, from the spread between them); "
-            f"one by one {single}; {spread['n_resolved']} resolved."
+            f"one by one {single}; {spread['n_resolved']} resolved{_unresolved(spread.get('reason'))}."
         )
     return lines
 

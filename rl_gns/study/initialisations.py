@@ -20,6 +20,7 @@ from scipy import stats
 from rl_gns.config import RunConfig, config_id
 from rl_gns.measurement import Initialisations, Spread
 from rl_gns.noise.across_seeds import between, share
+from rl_gns.noise.scale import hopeless_of
 from rl_gns.records import PARTS, to_json
 from rl_gns.rundir import read_json, write_json
 from rl_gns.study.measure import Watch, measure
@@ -80,6 +81,7 @@ def spread(scales: Sequence[dict[str, Any]]) -> Spread:
     mean, limits = float(np.mean(shares)), between(shares, scales[0]["confidence"])
     known = [scale["b_simple"] for scale in scales if scale["b_simple"] is not None]
     resolved = [scale for scale in scales if scale["resolved"]]
+    hopeless = dict.fromkeys(reason for scale in scales for reason in hopeless_of(scale["reason"]))
     between_log_std, within_log_std = log_stds(resolved)
     return Spread(
         b_simple=1 / mean if mean > 0 else None,
@@ -90,6 +92,7 @@ def spread(scales: Sequence[dict[str, Any]]) -> Spread:
         n_resolved=len(resolved),
         between_log_std=between_log_std,
         within_log_std=within_log_std,
+        reason="; ".join(hopeless) or None,
     )
 
 

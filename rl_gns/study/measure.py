@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from rl_gns.chaos import ChaosConfig
-from rl_gns.config import ConfigError, RunConfig
+from rl_gns.config import NUMERICS, ConfigError, RunConfig
 from rl_gns.learn.batch import Batch
 from rl_gns.learn.learner import Learner
 from rl_gns.measurement import Measurement
@@ -52,8 +52,8 @@ def measure(
     """Noise scale of the policy in `state` (a run's checkpoint), or of a fresh one; every weight stays frozen.
 
     Stops at the first look at which the policy part is resolved and its interval no wider than +-`precision` of
-    B_simple (inf: any width), or at `max_env_steps` valid env steps. Looks are `LOOK_GROWTH` apart; their number is
-    reported, since stopping at a favourable look costs some coverage.
+    B_simple (inf: any width; 0: at no look), or at `max_env_steps` valid env steps. Looks are `LOOK_GROWTH` apart;
+    their number is reported, since stopping at a favourable look costs some coverage.
     """
     config = burnt_in(checked(config))
     start = time.perf_counter()
@@ -173,6 +173,8 @@ class _Freeze:
             seconds=seconds,
             return_mean=float(np.mean(self._returns)) if self._returns else None,
             episodes=len(self._returns),
+            stops_early=self._precision > 0,
+            numerics=NUMERICS,
         )
 
 
