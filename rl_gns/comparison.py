@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from rl_gns.records import NoiseScale, logged
+from rl_gns.records import MomentsKey, NoiseScale, logged
 
 FRESH = 0
 """The stage of a policy that was not trained."""
@@ -27,10 +27,15 @@ class Pooled:
     b_simple: float | None = logged(
         "env steps", "1 / mean over seeds of signal_sq / noise_trace; null where that is not above zero"
     )
-    low: float = logged("env steps", "lower end of the interval whose independent unit is `unit`")
-    high: float | None = logged("env steps", "upper end; null where unbounded")
-    resolved: bool = logged("", "the signal's interval, of the same unit, excludes zero")
-    unit: str = logged("", "`seeds` (3 or more of them), or `groups`: the one interval that `low` and `high` repeat")
+    low: float = logged("env steps", "lower end: the lesser of those between and within seeds")
+    high: float | None = logged("env steps", "upper end: the larger of the two; null where unbounded")
+    resolved: bool = logged("", "both intervals have an upper end, and nothing else forbids a headline")
+    reason: str | None = logged("", "why not resolved; null where resolved")
+    unit: str = logged("", "`seeds`: 3 or more; `groups`: fewer, so the interval within them stands alone")
+    between_low: float | None = logged(
+        "env steps", "lower end, from the spread between seeds; null where they are fewer than 3"
+    )
+    between_high: float | None = logged("env steps", "upper end of that; null where unbounded, or for fewer than 3")
     within_low: float = logged("env steps", "lower end if these very seeds were all there are: their groups' spread")
     within_high: float | None = logged("env steps", "upper end of that; null where unbounded")
     within_resolved: bool = logged("", "that interval has an upper end")
@@ -78,7 +83,7 @@ class GameAtStage:
         "1", "mean over seeds of long-run over within-rollout noise trace, policy part; how columns persist"
     )
     return_mean: float | None = logged(
-        "points", "mean over seeds of `return_mean` of the cells; null where no seed has one"
+        "points", "mean of `return_mean` of the cells that have one; null where no seed has one"
     )
     return_least: float | None = logged("points", "of the seed with the least")
     return_most: float | None = logged("points", "of the seed with the most")
@@ -109,6 +114,8 @@ class ComparedCell:
     long_run_ratio: float | None = logged("1", "of the policy part")
     seconds: float = logged("s", "wall-clock of the measurement")
     protocol: str = logged("", "as of the game at that stage")
+    key: MomentsKey = logged("", "what the noise scale depends on; cells of another one are not pooled")
+    commit: str | None = logged("", "of the code that measured; null where that is not known")
     run: str | None = logged("", "directory of the training run; null for fresh ones")
     reused: str | None = logged("", "what of it another verb had left: `run`, `measurement`, or null")
     forced: str | None = logged("", "how its settings differ from the comparison's, if --force let it in; else null")
@@ -133,7 +140,9 @@ class FrontBeside:
     predicted_high: float | None = logged("env steps", "upper end")
     ratio: Ratio | None = logged("", "predicted over swept; null where either is missing")
     measured_ratio: Ratio | None = logged(
-        "", "policy part's B_simple of the last stage of this comparison over swept B_crit; null where not known"
+        "",
+        "policy part's B_simple of the last stage of this comparison over swept B_crit, at the front's confidence; "
+        "null where not known",
     )
     protocol: str = logged("", "of the sweep")
     forced: str | None = logged("", "how it differs from the comparison's, if --force let it in; else null")
@@ -159,6 +168,7 @@ class Bought:
     """What `--budget` made of a time."""
 
     seconds: float = logged("s", "that were asked for")
+    most_env_steps: int = logged("env steps", "that were asked for, had there been the time")
     env_steps: int = logged("env steps", "of frozen policy a game and stage, that fitted in")
     training_rate: float | None = logged("env steps/s", "of one cell's training; null where none was to be trained")
     measuring_rate: float = logged("env steps/s", "of one measurement")

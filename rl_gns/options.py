@@ -40,6 +40,9 @@ class MeasureOptions:
     """A fresh policy: measure so many, of this seed and the next ones, each with up to max-env-steps."""
     precision: float = 0.0
     """Go on until the interval is no wider than +- this fraction of B_simple; 0: until it resolves at all."""
+    whole: bool = False
+    """Spend all of --max-env-steps, wherever it resolves: what stops where it resolves reads somewhat low, and is not
+    taken by `compare --reuse`."""
     all: bool = False
     """Also, with the same --max-env-steps again: per layer, in Adam's metric, weighed with the Fisher matrix, by a
     one-step line search, and split by its source. A fresh policy: of the first initialisation."""

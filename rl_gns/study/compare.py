@@ -23,8 +23,8 @@ from rl_gns.study.compare_budget import fitted
 from rl_gns.study.compare_fronts import measured_ratio, read_fronts
 from rl_gns.study.compare_measure import Source, borrow, finished, measure_cells, source_of
 from rl_gns.study.compare_plan import Asked, CellPlan, cell_config, cells, shared
-from rl_gns.study.compare_pool import games_at_stages, read_cell
-from rl_gns.study.compare_reuse import Left, Reused, left_in, serving, unfinished
+from rl_gns.study.compare_pool import games_at_stages, of_one_key, read_cell
+from rl_gns.study.compare_reuse import Left, Reused, left_in, refused, serving, unfinished
 from rl_gns.study.paper_atari import paper_values
 from rl_gns.study.progress import return_words
 from rl_gns.study.provenance import command, whereabouts
@@ -101,46 +101,71 @@ class _Comparison:
         return self._write()
 
     def _budgeted(self) -> Bought | None:
-        """Env steps that fit into the budget, or those that an earlier sitting found for it."""
+        """Env steps that fit into the budget, or those that an earlier sitting found for the same question."""
         if self._settings.budget is None:
             return None
-        file = self._path / COMPARE
-        known = read_json(file)["budget"] if file.is_file() else None
-        if known and known["seconds"] == self._settings.budget:
-            bought = Bought(**known)
-        else:
+        if (bought := self._bought_before()) is None:
             self._watch.say("budget", "a few measurements and rollouts, to tell how fast they are here")
-            bought = fitted(self._asked, self._settings.budget, self._untrained, self._settings.cells_at_once)
+            missing, untrained = self._unmeasured(), self._untrained()
+            bought = fitted(self._asked, self._settings.budget, missing, untrained, self._settings.cells_at_once)
             self._watch.say("budget", f"buys {bought.env_steps:,} env steps of frozen policy a game and stage")
         self._asked = dataclasses.replace(self._asked, env_steps=bought.env_steps)
         return bought
 
-    def _reuse(self, plans: Sequence[CellPlan]) -> None:
-        """Copy measurements that are there; note runs that will do."""
-        for plan in plans:
-            if finished(self._path, plan):
-                continue
-            if (reused := serving(plan, self._left, self._settings.force)) is None:
-                for other in unfinished(plan, self._left):
-                    self._watch.say(plan.name, f"{other} has no checkpoint at {plan.stage:,} env steps: trained here")
-                continue
-            self._reused[plan.name] = reused
-            if reused.left.measures(plan):
-                borrow(self._path, plan, reused)
-                self._watch.say(plan.name, f"measured in {reused.left.path}")
+    def _bought_before(self) -> Bought | None:
+        if not (self._path / COMPARE).is_file():
+            return None
+        with understood(self._path / COMPARE):
+            saved, asked = read_json(self._path / COMPARE), self._asked
+            bought = Bought(**saved["budget"]) if saved["budget"] else None
+            there = [tuple(saved[name]) for name in ("games", "stages", "training_seeds", "initialisations")]
+        mine = [asked.games, asked.stages, asked.training_seeds, asked.initialisations]
+        if bought is None or there != mine:
+            return None
+        same = (bought.seconds, bought.most_env_steps) == (self._settings.budget, asked.env_steps)
+        return bought if same else None
 
-    def _untrained(self, asked: Asked) -> list[CellPlan]:
-        """Cells after fresh for which a training run is still to be made, one a game and seed."""
+    def _reuse(self, plans: Sequence[CellPlan]) -> None:
+        """Copy measurements that are there; note runs that will do. ConfigError where all that is there is of another
+        protocol."""
+        missing = [plan for plan in plans if not finished(self._path, plan)]
+        found = {plan.name: serving(plan, self._left, self._settings.force) for plan in missing}
+        strange = {p.name: words for p in missing if not found[p.name] and (words := refused(p, self._left))}
+        if strange and not any(found.values()):
+            first = next(iter(strange.values()))
+            raise ConfigError(f"--reuse: {first}; leave it out, or take it and have it marked with --force")
+        for plan in missing:
+            if plan.name in strange:
+                self._watch.say(plan.name, f"{strange[plan.name]}: not taken")
+            if (reused := found[plan.name]) is not None:
+                self._take(plan, reused)
+                continue
+            for other in unfinished(plan, self._left):
+                self._watch.say(plan.name, f"{other} has no checkpoint at {plan.stage:,} env steps: trained here")
+
+    def _take(self, plan: CellPlan, reused: Reused) -> None:
+        self._reused[plan.name] = reused
+        if reused.left.measures(plan):
+            borrow(self._path, plan, reused)
+            self._watch.say(plan.name, f"measured in {reused.left.path}")
+
+    def _unmeasured(self) -> list[CellPlan]:
+        """Cells that are neither measured here nor elsewhere."""
+        missing = [plan for plan in cells(self._asked) if not finished(self._path, plan)]
+        found = [(plan, serving(plan, self._left, self._settings.force)) for plan in missing]
+        return [plan for plan, reused in found if reused is None or not reused.left.measures(plan)]
+
+    def _untrained(self) -> list[CellPlan]:
+        """Of those, cells after fresh for which a training run is still to be made, one a game and seed."""
         found = {}
-        for plan in cells(asked):
+        for plan in self._unmeasured():
             trained = Left(self._path / plan.run_name, plan.config, None).checkpoint(plan) is not None
-            missing = plan.stage != FRESH and not finished(self._path, plan) and not trained
-            if missing and serving(plan, self._left, self._settings.force) is None:
+            if plan.stage != FRESH and not trained and serving(plan, self._left, self._settings.force) is None:
                 found[plan.run_name] = plan
         return list(found.values())
 
     def _train(self, plans: Sequence[CellPlan]) -> None:
-        wanted = {plan.run_name: plan.config for plan in self._untrained(self._asked)}
+        wanted = {plan.run_name: plan.config for plan in self._untrained()}
         failed = Cells(wanted, self._path, self._watch, trained_words).run(self._settings.cells_at_once)
         self._failed |= {
             plan.name: f"{plan.run_name}: {failed[plan.run_name]}" for plan in plans if plan.run_name in failed
@@ -174,9 +199,10 @@ class _Comparison:
     def _compared(self) -> GamesCompared:
         asked, plans = self._asked, sorted(cells(self._asked), key=self._order)
         done = [read_cell(self._path, plan) for plan in plans if finished(self._path, plan)]
+        done, apart = of_one_key(done, self._settings.force)
         there = {cell.name for cell in done}
         results = games_at_stages(done, asked.base.noise.confidence)
-        fronts = [dataclasses.replace(front, measured_ratio=measured_ratio(front, results)) for front in self._fronts]
+        fronts = [dataclasses.replace(front, measured_ratio=measured_ratio(front, done)) for front in self._fronts]
         return GamesCompared(
             version=1,
             command=command(),
@@ -194,7 +220,11 @@ class _Comparison:
             paper=paper_values(list(asked.games)),
             forced=[f"{cell.name}: {cell.forced}" for cell in done if cell.forced]
             + [f"{front.directory}: {front.forced}" for front in fronts if front.forced],
-            missing={p.name: self._failed.get(p.name, "not measured yet") for p in plans if p.name not in there},
+            missing={
+                plan.name: apart.get(plan.name) or self._failed.get(plan.name, "not measured yet")
+                for plan in plans
+                if plan.name not in there
+            },
             budget=self._bought,
         )
 

@@ -7,15 +7,16 @@ A training run is timed as `plan` does. Both on the first game alone: the emulat
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rl_gns.comparison import Bought
 from rl_gns.config import ConfigError, RunConfig
+from rl_gns.distributed import tasks
 from rl_gns.study.calibrate import calibrate
-from rl_gns.study.compare_plan import Asked, CellPlan, cell_config, cells
+from rl_gns.study.compare_plan import Asked, CellPlan, cell_config
 from rl_gns.study.measure import FIRST_LOOK, measure
-from rl_gns.study.sweep import together
+from rl_gns.study.sweep import cells_session, together
 
 TRIED = (3, 9)
 """Rollouts of the two short measurements (a choice)."""
@@ -33,34 +34,46 @@ class Speed:
     env_steps_per_second: float
 
 
-def fitted(asked: Asked, seconds: float, untrained: Callable[[Asked], list[CellPlan]], cells_at_once: int) -> Bought:
-    """At most `asked.env_steps`, at least `FIRST_LOOK` rollouts of every cell; ConfigError where not even that fits."""
+def fitted(
+    asked: Asked, seconds: float, missing: Sequence[CellPlan], runs: Sequence[CellPlan], cells_at_once: int
+) -> Bought:
+    """At most `asked.env_steps`, at least `FIRST_LOOK` rollouts of every cell; ConfigError where not even that fits.
+    `missing`: cells that are still to be measured; `runs`: one of each training run that is still to be made."""
     begun = time.perf_counter()
     config = cell_config(asked, asked.games[0], asked.base.seed)
-    runs, n_cells = untrained(asked), len(cells(asked))
-    at_once = max(1, together(config, n_cells, cells_at_once))
+    at_once = _at_once(config, max(len(missing), 1), cells_at_once)
     speed, trained = measuring_speed(config), calibrate(config, TRAINING_SECONDS) if runs else None
-    fixed = n_cells * speed.start_seconds
+    fixed = len(missing) * speed.start_seconds
     if trained:
         each = trained.start_seconds + config.total_env_steps / trained.env_steps_per_second
         fixed += len(runs) * each
     spent = time.perf_counter() - begun
-    places, least = len(asked.games) * len(asked.stages), _least(asked, config)
+    shares, least = sum(1 / len(asked.seeds(plan.stage)) for plan in missing), _least(asked, config)
     left = (seconds * (1 - KEPT_FREE) - spent) * at_once - fixed
-    env_steps = int(left * speed.env_steps_per_second / places)
+    env_steps = int(left * speed.env_steps_per_second / shares) if missing else asked.env_steps
     if env_steps < least:
-        needed = (fixed + places * least / speed.env_steps_per_second) / at_once + spent
+        needed = (fixed + shares * least / speed.env_steps_per_second) / at_once + spent
         raise ConfigError(
-            f"--budget: {seconds:,.0f} s is too short for {n_cells} measurements and {len(runs)} trainings to "
+            f"--budget: {seconds:,.0f} s is too short for {len(missing)} measurements and {len(runs)} trainings to "
             f"{max(asked.stages):,} env steps; about {needed / (1 - KEPT_FREE):,.0f} s would do, or less to do"
         )
     return Bought(
         seconds=seconds,
+        most_env_steps=asked.env_steps,
         env_steps=min(env_steps, asked.env_steps),
         training_rate=trained.env_steps_per_second if trained else None,
         measuring_rate=speed.env_steps_per_second,
         cells_at_once=at_once,
     )
+
+
+def _at_once(config: RunConfig, n_cells: int, cells_at_once: int) -> int:
+    """Of so many cells like this one; on a cluster that is named, as many as it has CPUs for now."""
+    if at_once := together(config, n_cells, cells_at_once):
+        return at_once
+    with cells_session([config], 0):
+        shape = tasks.shape(tasks.cluster_cpus(), config.learner.threads, config.actor_cpus, 0)
+    return min(shape.at_once, n_cells)
 
 
 def measuring_speed(config: RunConfig) -> Speed:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rl_gns.config import RunConfig
+from rl_gns.config import NUMERICS, RunConfig
 from rl_gns.config_file import to_toml
 from rl_gns.distributed import tasks
 from rl_gns.on_disk import understood
@@ -20,13 +20,11 @@ from rl_gns.records import to_json
 from rl_gns.rundir import read_json, write_json, write_text
 from rl_gns.study.build import make_learner
 from rl_gns.study.compare_plan import CellPlan
-from rl_gns.study.compare_reuse import MEASURED, SETTINGS, Left, Reused, policy_at, training_return
+from rl_gns.study.compare_reuse import MEASURED, ORIGIN, SETTINGS, Left, Reused, policy_at, training_return
 from rl_gns.study.measure import measure
 from rl_gns.study.progress import b_simple_words
 from rl_gns.study.provenance import provenance
 from rl_gns.study.sweep import ERROR, Watch, told
-
-ORIGIN = "origin.json"
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ class Origin:
     """How its settings differ from the comparison's, where --force took it."""
     training_return_mean: float | None
     provenance: dict[str, Any] | None
-    """Of the process that measured; None where it was done elsewhere."""
+    """Of the process that measured; None where another verb measured."""
 
 
 @dataclass(frozen=True)
@@ -56,24 +54,25 @@ class Source:
 
 
 def finished(path: Path, cell: CellPlan) -> bool:
-    """The cell lies below `path`, measured on env steps enough."""
+    """The cell lies below `path`, measured on env steps enough by this version of the arithmetic."""
     found = path / cell.name / MEASURED
     if not found.is_file():
         return False
     with understood(found):
-        return read_json(found)["env_steps"] >= cell.env_steps
+        measured = read_json(found)
+        return measured["env_steps"] >= cell.env_steps and measured.get("numerics", 1) == NUMERICS
 
 
 def borrow(path: Path, cell: CellPlan, reused: Reused) -> None:
     """Copy a measurement that another verb left into the cell's directory."""
     run = None if cell.stage == 0 else reused.left.path
     score = training_return(run, reused.left.measured["policy_env_steps"]) if run else None
-    elsewhere = reused.left.path / ORIGIN
+    provenance, elsewhere = None, reused.left.path / ORIGIN
     if elsewhere.is_file():  # another comparison's, which knows the run
         known = read_json(elsewhere)
-        run, score = known["run"], known["training_return_mean"]
+        run, score, provenance = (known[name] for name in ("run", "training_return_mean", "provenance"))
     config = reused.left.config if reused.left.path.suffix != ".json" else cell.config
-    origin = Origin(None if run is None else str(run), "measurement", reused.forced, score, None)
+    origin = Origin(None if run is None else str(run), "measurement", reused.forced, score, provenance)
     _begin(path / cell.name, config, origin)
     write_json(path / cell.name / MEASURED, reused.left.measured)
 

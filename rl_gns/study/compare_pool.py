@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rl_gns.comparison import FRESH, ComparedCell, GameAtStage, Pooled, Ratio
+from rl_gns.config import first_difference
 from rl_gns.noise.across_seeds import SeedScale, across_seeds
 from rl_gns.noise.interval import student_quantile
 from rl_gns.noise.pooled_prediction import hold_against
+from rl_gns.noise.scale import hopeless_of
 from rl_gns.on_disk import understood
 from rl_gns.records import PARTS
 from rl_gns.rundir import read_json
-from rl_gns.study.compare_measure import ORIGIN
 from rl_gns.study.compare_plan import CellPlan, protocol_words
-from rl_gns.study.compare_reuse import MEASURED
+from rl_gns.study.compare_reuse import MEASURED, ORIGIN
 from rl_gns.study.initialisations import log_stds
 
 SAME = (
@@ -30,7 +32,10 @@ SAME = (
     "design_effect_high",
     "long_run_ratio",
     "seconds",
+    "key",
 )
+OF_THE_WORLD = ("env", "network")
+"""Parts of a key that differ between games for good reasons (`auto` is another network for vectors)."""
 
 
 def read_cell(path: Path, plan: CellPlan) -> ComparedCell:
@@ -47,10 +52,32 @@ def read_cell(path: Path, plan: CellPlan) -> ComparedCell:
             episodes=found.get("episodes", 0),
             training_return_mean=origin["training_return_mean"],
             protocol=protocol_words(found["key"]),
+            commit=(origin["provenance"] or {}).get("commit"),
             run=origin["run"],
             reused=origin["reused"],
             forced=origin["forced"],
         )
+
+
+def of_one_key(cells: Sequence[ComparedCell], force: bool) -> tuple[list[ComparedCell], dict[str, str]]:
+    """(the cells that may stand together, others with the reason): those whose key is not that of most are left out,
+    or by `force` taken and marked. Settings that are alike may come to another precision on another machine."""
+    keys = [{name: value for name, value in cell.key.items() if name not in OF_THE_WORLD} for cell in cells]
+    most = max(keys, key=keys.count, default={})
+    kept, apart = [], {}
+    for cell, key in zip(cells, keys, strict=True):
+        differs = first_difference(key, most)
+        if differs is None:
+            kept.append(cell)
+        elif force:
+            words = f"measured under another key than most ({differs})"
+            kept.append(replace(cell, forced=f"{cell.forced}; {words}" if cell.forced else words))
+        else:
+            apart[cell.name] = (
+                f"measured under another key than most ({differs}); remove its directory to measure it again, or take "
+                "it and have it marked with --force"
+            )
+    return kept, apart
 
 
 def games_at_stages(cells: Sequence[ComparedCell], confidence: float) -> list[GameAtStage]:
@@ -69,7 +96,7 @@ def _at_stage(
     cells: list[ComparedCell], noise: dict[str, Pooled], fresh: dict[str, Pooled] | None, confidence: float
 ) -> GameAtStage:
     first = cells[0]
-    returns = [score for cell in cells if (score := _return(cell)) is not None]
+    returns = [cell.return_mean for cell in cells if cell.return_mean is not None]
     long_run = [cell.long_run_ratio for cell in cells if cell.long_run_ratio is not None]
     grown = fresh if first.stage != FRESH else None
     return GameAtStage(
@@ -90,15 +117,10 @@ def _at_stage(
     )
 
 
-def _return(cell: ComparedCell) -> float | None:
-    """Of the frozen policy; that of training where an older measurement did not note it."""
-    return cell.training_return_mean if cell.return_mean is None else cell.return_mean
-
-
 def pool(scales: Sequence[dict[str, Any]], confidence: float) -> Pooled:
     """One part's noise scales, as on disk, of seeds measured alike."""
     found = across_seeds([_seed_scale(scale) for scale in scales], confidence)
-    headline = found.between or found.within
+    headline, between = found.headline, found.between
     known = [s["b_simple"] for s in scales if s["b_simple"] is not None]
     resolved = [s for s in scales if s["resolved"]]
     between_log_std, within_log_std = log_stds(resolved)
@@ -107,7 +129,10 @@ def pool(scales: Sequence[dict[str, Any]], confidence: float) -> Pooled:
         low=headline.low,
         high=_known(headline.high),
         resolved=headline.resolved,
-        unit="seeds" if found.between else "groups",
+        reason=found.reason,
+        unit="seeds" if between else "groups",
+        between_low=between.low if between else None,
+        between_high=_known(between.high) if between else None,
         within_low=found.within.low,
         within_high=_known(found.within.high),
         within_resolved=found.within.resolved,
@@ -122,7 +147,10 @@ def pool(scales: Sequence[dict[str, Any]], confidence: float) -> Pooled:
 
 def _seed_scale(scale: dict[str, Any]) -> SeedScale:
     low, high = scale["low"] or 0.0, math.inf if scale["high"] is None else scale["high"]
-    return SeedScale(scale["signal_sq"], scale["noise_trace"], low, high, scale["n_groups"])
+    hopeless = hopeless_of(scale["reason"])
+    return SeedScale(
+        scale["signal_sq"], scale["noise_trace"], low, high, scale["n_groups"], scale["confidence"], hopeless
+    )
 
 
 def over(above: Pooled, below: Pooled) -> Ratio:

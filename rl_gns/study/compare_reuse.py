@@ -1,14 +1,13 @@
 """What `train`, `measure`, `sweep` and other comparisons left, for the cells of a comparison.
 
 A run serves a cell where its settings are the cell's own (`compare_plan.experiment`) and it has a checkpoint at the
-stage, the first within one rollout of it, or a measurement of that checkpoint on enough env steps. A run of the game
-and seed with other settings is another protocol: refused, or forced and marked.
+stage, the first within one rollout of it, or a measurement of that checkpoint on enough env steps that no look could
+end early. A run of the game and seed with other settings is another protocol: passed over, or forced and marked.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import Any
 
 from rl_gns.checkpoint import read_checkpoint
 from rl_gns.comparison import FRESH
-from rl_gns.config import ConfigError, RunConfig, first_difference
+from rl_gns.config import NUMERICS, ConfigError, RunConfig, config_id, first_difference
 from rl_gns.config_file import load
 from rl_gns.measurement import Measurement
 from rl_gns.on_disk import DAMAGE, checked_record, understood
@@ -25,8 +24,8 @@ from rl_gns.rundir import RunDir, read_json
 from rl_gns.study.compare_plan import CellPlan, experiment
 from rl_gns.study.initialisations import fresh_digest
 
-SETTINGS, MEASURED = "settings.toml", "measure.json"
-"""In a directory of a comparison's cell: the settings that it was measured under, and the measurement."""
+SETTINGS, MEASURED, ORIGIN = "settings.toml", "measure.json", "origin.json"
+"""In a directory of a comparison's cell: the settings that it was measured under, the measurement, and whose policy."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +37,23 @@ class Left:
     measured: dict[str, Any] | None
 
     def measures(self, cell: CellPlan) -> bool:
-        """Its measurement is of the cell's stage, and on enough env steps."""
+        """Its measurement is of the cell's stage, on enough env steps, and was not to stop where it resolved."""
         found = self.measured
-        return found is not None and at_stage(found["policy_env_steps"], cell) and found["env_steps"] >= cell.env_steps
+        if found is None or not self._spent_whole():
+            return False
+        return at_stage(found["policy_env_steps"], cell) and found["env_steps"] >= cell.env_steps
+
+    def _spent_whole(self) -> bool:
+        """No look could end it early; comparisons measure so, and did before measurements said it."""
+        early = self.measured.get("stops_early")
+        return (self.path / ORIGIN).is_file() if early is None else not early
+
+    def other_numerics(self) -> bool:
+        """It was measured, or the run was finished, under another version of the arithmetic."""
+        if self.measured is not None:
+            return self.measured.get("numerics", 1) != NUMERICS
+        result = RunDir(self.path).read_result()
+        return result is not None and result.get("config_id") != config_id(self.config)
 
     def checkpoint(self, cell: CellPlan) -> Path | None:
         """The run's checkpoint at the stage."""
@@ -104,43 +117,48 @@ def _measured(path: Path) -> dict[str, Any] | None:
 
 
 def serving(cell: CellPlan, left: Sequence[Left], force: bool) -> Reused | None:
-    """What serves the cell: a measurement before a checkpoint, the same settings before others. ConfigError where only
-    others would, and they are not forced."""
-    usable = [each for each in left if (each.config.env, each.config.seed) == (cell.game, cell.seed)]
-    usable = [each for each in usable if each.measures(cell) or each.checkpoint(cell)]
-    usable.sort(key=lambda each: not each.measures(cell))
-    differences = [difference(each, cell) for each in usable]
-    for each, differs in zip(usable, differences, strict=True):
+    """What serves the cell: the same settings before others, which serve by force alone; a measurement before a
+    checkpoint."""
+    usable = _usable(cell, left)
+    for each, differs in usable:
         if differs is None:
             return Reused(each, None)
-    if not usable:
-        return None
-    if not force:
-        raise ConfigError(
-            f"--reuse: {usable[0].path}: another protocol than this comparison's ({differences[0]}); leave it out, or "
-            "take it and have it marked with --force"
-        )
-    return Reused(usable[0], differences[0])
+    return Reused(*usable[0]) if usable and force else None
+
+
+def refused(cell: CellPlan, left: Sequence[Left]) -> str | None:
+    """What would serve the cell by force, and the first setting in which it differs; None where nothing would."""
+    found = next(((each, differs) for each, differs in _usable(cell, left) if differs), None)
+    return None if found is None else f"{found[0].path}: another protocol than this comparison's ({found[1]})"
+
+
+def _usable(cell: CellPlan, left: Sequence[Left]) -> list[tuple[Left, str | None]]:
+    """Policies of the game, seed and stage, measurements first, and how their settings differ from the cell's."""
+    mine = [each for each in left if (each.config.env, each.config.seed) == (cell.game, cell.seed)]
+    usable = [each for each in mine if each.measures(cell) or each.checkpoint(cell)]
+    usable.sort(key=lambda each: not each.measures(cell))
+    return [(each, difference(each, cell)) for each in usable]
 
 
 def difference(left: Left, cell: CellPlan) -> str | None:
     """The first setting in which they differ; None where it is the cell's own experiment."""
+    if left.other_numerics():
+        return "another version of the arithmetic"
     if left.path.suffix == ".json":  # by `rl-gns measure`, whose directory's name is a digest of the settings
         return None if _same_digest(left, cell) else "not the settings that its directory is named after"
     return first_difference(experiment(left.config), experiment(cell.config))
 
 
 def _same_digest(left: Left, cell: CellPlan) -> bool:
-    """Under few or any threads, and the precision that was asked for: null on disk is 0 or infinity."""
-    asked, learner = left.measured["precision"], cell.config.learner
+    """Under few or any threads; one that spends all of its env steps is asked for no precision."""
+    learner = cell.config.learner
     digests = {
         fresh_digest(
             dataclasses.replace(cell.config, learner=dataclasses.replace(learner, threads=threads)),
             left.measured["max_env_steps"],
-            precision,
+            precision=0.0,
         )
         for threads in {0, 1, 2, learner.threads}
-        for precision in ([asked] if asked else [0.0, math.inf])
     }
     return left.path.parent.name.rsplit("-", 1)[1] in digests
 

@@ -10,6 +10,7 @@ from rich.table import Table
 from rl_gns.comparison import FRESH, FrontBeside, GameAtStage, GamesCompared, Pooled, Ratio
 from rl_gns.digits import round3
 from rl_gns.noise.run_prediction import Interval
+from rl_gns.noise.scale import hopeless_of
 from rl_gns.study.predict import interval_words
 
 WIDTH = 150
@@ -30,7 +31,7 @@ def show(found: GamesCompared, console: Console | None = None) -> None:
 
 def policy_table(found: GamesCompared) -> Table:
     """A row a game and stage: the policy part."""
-    headings = ("between seeds", "within these seeds", "single seeds", "resolved alone", "over fresh")
+    headings = ("B_simple", "between seeds", "within these seeds", "single seeds", "resolved alone", "over fresh")
     title = f"B_simple of the policy part, env steps ({found.confidence:.0%} intervals)"
     table = _table(title, *headings)
     for row in found.results:
@@ -39,7 +40,8 @@ def policy_table(found: GamesCompared) -> Table:
         table.add_row(
             row.game,
             stage_words(row),
-            pooled_words(policy) if policy.unit == "seeds" else few,
+            pooled_words(policy),
+            _between_words(policy) if policy.unit == "seeds" else few,
             within_words(policy),
             _extremes(policy),
             f"{policy.n_resolved} of {policy.n_seeds}",
@@ -78,15 +80,24 @@ def within_words(pooled: Pooled) -> str:
     return _at_least(pooled.within_low)
 
 
+def _between_words(pooled: Pooled) -> str:
+    """The interval between seeds."""
+    if pooled.b_simple is not None and pooled.between_high is not None:
+        return interval_words(Interval(pooled.b_simple, pooled.between_low, pooled.between_high))
+    return _at_least(pooled.between_low or 0.0)
+
+
 def _at_least(low: float) -> str:
     return f"at least {round3(low)}" if low > 0 else "no limit"
 
 
 def pooled_words(pooled: Pooled) -> str:
-    """The headline interval, `at least` where it has no upper end."""
+    """The headline interval, `at least` where it has no upper end, or why it says nothing."""
     if pooled.resolved:
         return interval_words(Interval(pooled.b_simple, pooled.low, pooled.high))
     estimate = "" if pooled.b_simple is None else f" (estimate {round3(pooled.b_simple)})"
+    if hopeless := hopeless_of(pooled.reason):
+        return f"unresolved: {'; '.join(hopeless)}{estimate}"
     return f"{_at_least(pooled.low)}{estimate}"
 
 

@@ -13,7 +13,8 @@ from rl_gns.comparison import PaperValue
 
 PROTOCOL = (
     "A2C on 84 x 84 with the Nature CNN, 5-step segments, 1 epoch, 1 minibatch, RMSProp at the best rate of a grid for "
-    "each batch size, over a whole training, one seed"
+    "each batch size, over a whole training, one seed; early is the lowest after the first scores, not a fresh policy; "
+    "whether of the whole loss or of the policy part is not said"
 )
 SOURCE = "McCandlish et al. 2018, arXiv 1812.06162, appendix, figures of the Atari games; digitised, about 5 %"
 VALUES = {

@@ -59,7 +59,7 @@ def measure(arguments: list[str]) -> int:
     _check_measure(options, arguments)
     from rl_gns.report.summary import measurement_words
 
-    measured = _measured(options, options.precision or math.inf)
+    measured = _measured(options, 0.0 if options.whole else options.precision or math.inf)
     if options.all:
         from rl_gns.study.measure_all import measure_all_of
 
@@ -99,12 +99,14 @@ def _check_measure(options: MeasureOptions, arguments: list[str]) -> None:
         raise ConfigError("--max-env-steps: at least 1 is needed; --precision: at least 0")
     if options.initialisations < 1:
         raise ConfigError(f"--initialisations: {options.initialisations} is too small; the least is 1")
+    if options.whole and options.precision:
+        raise ConfigError("--precision: not read beside --whole, which stops for no precision; leave one out")
     if options.hessian and not options.all:
         raise ConfigError("--hessian: only read with --all; add it, or leave --hessian out")
     if not options.run_dir:
         return
     read = {"run-dir", "actors", "max-env-steps", "precision"}
-    read |= {f"{no}{name}" for name in ("json", "all", "hessian") for no in ("", "no-")}
+    read |= {f"{no}{name}" for name in ("json", "all", "hessian", "whole") for no in ("", "no-")}
     if unread := [flag for flag in given_flags(arguments) if flag not in read]:
         raise ConfigError(f"--{unread[0]}: not read beside --run-dir, whose own settings are measured; leave it out")
 
