@@ -118,7 +118,7 @@ class PlanOptions:
     seconds: float = 30.0
     """That the calibration takes in all, about; 0: none, and no word about time, disk and memory."""
     cluster: str = ""
-    """nodes=100,cpus=64[,gpus=8][,network=Gbit/s][,learners=1][,memory=GiB][,actors=cores]: plan a single run there
+    """nodes=100,cpus=64[,gpus=8][,network=Gbit/s][,memory=GiB][,actors=cores]: plan a single run there
     instead (nodes alike; cpus, gpus, network and memory of each), from rates that are measured here."""
     rates: str = ""
     """With --cluster: rates from an earlier --json instead of measuring."""

@@ -79,7 +79,7 @@ def driver_line(config: RunConfig, rates: Rates) -> list[dict[str, float]]:
 def beside(config: RunConfig, rates: Rates, actors: int, seconds: float) -> dict[str, Any]:
     """Predicted and measured, of one number of actors."""
     cores = len(os.sched_getaffinity(0))
-    here = Cluster(1, cores, 0, 10.0, 1, rates.memory_bytes / 2**30, actors)
+    here = Cluster(1, cores, 0, 10.0, rates.memory_bytes / 2**30, actors)
     expected = predict(config, config.batch.size, rates, here)
     got = trained(dataclasses.replace(config, actors=actors), seconds)
     names = ("env_steps_per_second", "collect_seconds", "learn_seconds")

@@ -108,12 +108,11 @@ def test_small_batches_on_many_nodes_wait_for_the_weights():
     nodes=st.integers(1, 1000),
     cpus=st.integers(1, 128),
     network=st.floats(0.1, 400),
-    learners=st.integers(1, 8),
     doublings=st.integers(0, 12),
 )
-def test_more_of_anything_is_never_slower(nodes, cpus, network, learners, doublings):
+def test_more_of_anything_is_never_slower(nodes, cpus, network, doublings):
     """Faster parts never lengthen a rollout; the whole lies between its longest part and their sum."""
-    cluster = Cluster(nodes, cpus, 0, network, learners, 64.0, nodes * cpus)
+    cluster = Cluster(nodes, cpus, 0, network, 64.0, nodes * cpus)
     found = predict(RUN, 128 << doublings, RATES, cluster)
     assert max(found.busy.values()) <= found.seconds * (1 + 1e-9)
     assert found.seconds <= sum(found.busy.values()) + found.straggler_seconds + RATES.block_seconds * 2 + 1e-9

@@ -21,7 +21,7 @@ def test_kept_predictions_are_those_of_the_formulas():
     assert [row["actors"] for row in kept["actors"]] == [1, 2, 4]
     for row in kept["actors"]:
         rates = Rates(**row["rates"])
-        here = Cluster(1, rates.cores, 0, 10.0, 1, rates.memory_bytes / 2**30, row["actors"])
+        here = Cluster(1, rates.cores, 0, 10.0, rates.memory_bytes / 2**30, row["actors"])
         found = predict(load(find("pong")), kept["batch_size"], rates, here)
         assert found.bottleneck == row["bottleneck"]
         assert [getattr(found, name) for name in NAMES] == pytest.approx([row[f"predicted_{name}"] for name in NAMES])

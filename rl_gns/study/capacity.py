@@ -10,11 +10,11 @@ waits for them, wave by wave:
       t_i   = j b (1 + scatter z / sqrt(j))               when the i-th block is expected, in turn j of m = ceil(C / K)
       x     = bytes of a block from other nodes / network
       h     = handling + handling_per_actor K             the driver's one thread
-    learner = (epochs + probe's epochs / every) R / (rate x learners) + optimizer steps x all-reduce
+    learner = (epochs + probe's epochs / every) R / rate
 
 z is the expected order statistic of normal numbers, of the i-th fastest of K. The last block's t is the straggler's; an
 earlier i matters where link or driver is behind. Every resource works for a part of these seconds; the
-bottleneck is the one that is busy longest. Evaluations, checkpoints, burn-ins and faults are not in it.
+bottleneck is the one that is busy longest. Evaluations, checkpoints, burn-ins, faults, several learners: not in it.
 """
 
 from __future__ import annotations
@@ -90,8 +90,6 @@ class Cluster:
     """Of a node; only counted into GPU-hours: what a GPU learner does is in the learner's rate."""
     network: float
     """Gbit/s of a node's link, each way."""
-    learners: int
-    """Data-parallel learners, each on a node of its own where there are enough."""
     memory: float
     """GiB of a node."""
     actors: int
@@ -136,7 +134,7 @@ def predict(config: RunConfig, batch_size: int, rates: Rates, cluster: Cluster, 
     parts = _block(config, rates, cluster, actors)
     block, network, driver = sum(parts.values()), _transfer(config, rates, cluster), _handling(rates, cluster)
     scatter = rates.block_scatter if stragglers else 0.0
-    weights, learner = _weights(rates, cluster), _learn(config, batch_size, rates, cluster)
+    weights, learner = _weights(rates, cluster), _learn(config, batch_size, rates)
     arrive = waves * arrival(actors, collectors, block, scatter, network, driver)
     busy = {name: waves * turns * seconds for name, seconds in parts.items()}
     busy |= {"network": waves * collectors * network, "driver": waves * collectors * driver}
@@ -191,9 +189,9 @@ def _block(config: RunConfig, rates: Rates, cluster: Cluster, actors: int) -> di
 
 
 def _transfer(config: RunConfig, rates: Rates, cluster: Cluster) -> float:
-    """Seconds of the learners' links for a block; those of a learner's own node do not travel."""
-    rows, at = config.batch.segment_steps * config.rollout.columns_per_collector, min(cluster.learners, cluster.nodes)
-    return rows * rates.bytes_per_env_step * (1 - 1 / cluster.nodes) / (cluster.link * at)
+    """Seconds of the learner's link for a block; those of its own node do not travel."""
+    rows = config.batch.segment_steps * config.rollout.columns_per_collector
+    return rows * rates.bytes_per_env_step * (1 - 1 / cluster.nodes) / cluster.link
 
 
 def _handling(rates: Rates, cluster: Cluster) -> float:
@@ -206,28 +204,26 @@ def _weights(rates: Rates, cluster: Cluster) -> float:
     return rates.publish_seconds + (cluster.nodes - 1) * rates.weights_bytes / cluster.link
 
 
-def _learn(config: RunConfig, batch_size: int, rates: Rates, cluster: Cluster) -> float:
-    """Probe (its mean share of a rollout) and all epochs; gradients are all-reduced in a ring."""
-    rows, batch, ranks = batch_size * config.batch.minibatches, config.batch, cluster.learners
-    epochs = batch.epochs + (rates.probe_epochs / config.noise.every if config.noise.every else 0.0)
-    reduce = 2 * (ranks - 1) / ranks * rates.weights_bytes / cluster.link
-    return epochs * rows / (rates.learner * ranks) + batch.epochs * batch.minibatches * reduce
+def _learn(config: RunConfig, batch_size: int, rates: Rates) -> float:
+    """Probe (its mean share of a rollout) and all epochs."""
+    epochs = config.batch.epochs + (rates.probe_epochs / config.noise.every if config.noise.every else 0.0)
+    return epochs * batch_size * config.batch.minibatches / rates.learner
 
 
 def node_bytes(config: RunConfig, batch_size: int, rates: Rates, cluster: Cluster) -> float:
-    """Memory of a learner's node: the actors there, its share of the columns, its share of the rollout, once, and of
-    what is on its way there: `STORE_BLOCKS` an actor, and no more than a wave."""
+    """Memory of the learner's node: the actors there, its share of the columns, the rollout once, and what is on its
+    way there: `STORE_BLOCKS` an actor, and no more than a wave."""
     rows, segment, waves = batch_size * config.batch.minibatches, config.batch.segment_steps, config.rollout.waves
     on_its_way = min(rows / waves, STORE_BLOCKS * cluster.actors * segment * config.rollout.columns_per_collector)
-    frames = (rows + on_its_way) * rates.bytes_per_env_step / min(cluster.learners, cluster.nodes)
+    frames = (rows + on_its_way) * rates.bytes_per_env_step
     columns = rows / (segment * waves * cluster.nodes) * rates.column_bytes
     return math.ceil(cluster.actors / cluster.nodes) * rates.actor_bytes + columns + frames
 
 
 def most_that_fits(config: RunConfig, rates: Rates, cluster: Cluster) -> int:
-    """The largest B, on the grid of `batch_unit`, whose rollout fits into a learner's node (`node_bytes`). 0: none."""
+    """The largest B, on the grid of `batch_unit`, whose rollout fits into the learner's node. 0: none."""
     unit, memory = config.batch_unit, cluster.memory * 2**30
-    most = int(memory / rates.bytes_per_env_step) * cluster.learners // unit + 1
+    most = int(memory / rates.bytes_per_env_step) // unit + 1
     return unit * bisect.bisect_right(
         range(1, most + 1), memory, key=lambda k: node_bytes(config, k * unit, rates, cluster)
     )

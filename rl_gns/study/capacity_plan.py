@@ -110,7 +110,7 @@ def _known(given: set[str], found: Rates, file: Path | None, learner_rate: float
         "learner": "stated (--learner-rate)" if learner_rate else f"{here}, on {found.learner_on}",
         "network": "stated" if "network" in given else f"a guess ({NETWORK_GBIT:g} Gbit/s a node)",
         "memory": "stated" if "memory" in given else "taken to be that of the machine measured",
-        "broadcast of the weights, all-reduce, the driver beyond 1,024 actors": "formulas, not measured",
+        "broadcast of the weights, the driver beyond 1,024 actors": "formulas, not measured",
     }
 
 
