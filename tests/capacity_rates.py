@@ -28,7 +28,9 @@ RATES = Rates(
     actor_bytes=300 << 20,
     column_bytes=1_100_000,
     memory_bytes=24 << 30,
+    copying_seconds=2e-3,
 )
 ONE_NODE = Cluster(nodes=1, cpus=2, gpus=0, network=10.0, memory=24.0, actors=2)
 BIG = Cluster(nodes=100, cpus=64, gpus=0, network=10.0, memory=256.0, actors=6400)
-FAST = replaced(RATES, learner=1e7, learner_on="stated", handling_seconds=1e-6, handling_seconds_per_actor=0.0)
+FAST = replaced(RATES, learner=1e7, learner_on="stated", handling_seconds=1e-6, copying_seconds=0.0)
+FAST = replaced(FAST, handling_seconds_per_actor=0.0)

@@ -1,5 +1,6 @@
 """The plan of a cluster: its arithmetic against a queueing simulation, its words against every kind of nonsense."""
 
+import contextlib
 import dataclasses
 import io
 import itertools
@@ -7,16 +8,19 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 from capacity_rates import BIG, FAST, ONE_NODE, RATES, RUN
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from queueing import mean_seconds
 from rich.console import Console
-from tiny import CARTPOLE, config, replaced
+from tiny import CARTPOLE, PONG, config, replaced
 
+from rl_gns.distributed import session
 from rl_gns.records import to_json
 from rl_gns.study import capacity
+from rl_gns.study.bench_components import Components
 from rl_gns.study.build import STORE_BLOCKS
 from rl_gns.study.capacity import Cluster, arrival, order_statistic, predict
 from rl_gns.study.capacity_plan import plan
@@ -50,7 +54,7 @@ def test_one_machine_by_hand():
     still = replaced(RATES, block_scatter=0.0, put_bytes_per_second=1e18)
     found = predict(RUN, 256, still, ONE_NODE)
     assert found.collectors == found.actors == 2 and found.busy["network"] == 0
-    handling = 1e-3 + 2e-5
+    handling = 1e-3 + 2e-3 + 2e-5
     assert found.collect_seconds == pytest.approx(0.01 + 0.25 + 2 * handling)
     assert found.learn_seconds == pytest.approx(2.5 * 512 / 3000)
     assert found.env_steps_per_second == pytest.approx(512 * 0.99 / found.seconds) and found.bottleneck == "learner"
@@ -74,7 +78,8 @@ def test_waves_by_hand():
 
 
 def test_actors_share_cores_and_wait_for_work():
-    still = replaced(RATES, block_scatter=0.0, put_bytes_per_second=1e18, handling_seconds_per_actor=0.0)
+    still = replaced(RATES, block_scatter=0.0, put_bytes_per_second=1e18, copying_seconds=0.0)
+    still = replaced(still, handling_seconds_per_actor=0.0)
 
     def collects(actors, batch=512):
         return predict(RUN, batch, still, dataclasses.replace(ONE_NODE, actors=actors)).collect_seconds - 0.01
@@ -155,6 +160,26 @@ def test_a_plan_says_how_it_knows(tmp_path):
 
 
 @pytest.mark.cluster
+def test_the_driver_is_timed_copying_every_byte():
+    """A block of 84 x 84 frames takes far longer than one of numbers, and no less than memory can be written."""
+    from rl_gns.distributed.rates import copying
+
+    with contextlib.closing(Components(config(CARTPOLE))) as parts, session.start(1, 0, address="local"):
+        small = parts.blocks[0]
+        large = dataclasses.replace(small, frames=np.zeros((132, 4, 84, 84), np.uint8))
+        seconds = copying(large)
+        assert seconds > 3 * copying(small) and seconds > large.frames.nbytes / 200e9
+
+
+def test_the_learner_is_timed_without_that_copy():
+    """What it is given lies in one array, as a source leaves it, and is learnt from where it lies."""
+    with contextlib.closing(Components(config(PONG))) as parts:
+        frames = parts.learner.prepare(parts.rollout).frames.numpy()
+        assert all(np.shares_memory(frames, block.frames) for block in parts.rollout)
+        assert all(np.array_equal(a.frames, b.frames) for a, b in zip(parts.rollout, parts.blocks, strict=True))
+
+
+@pytest.mark.cluster
 def test_rates_are_measured_on_real_actors():
     """All positive and of the right order; the parts of a block are no longer than the block."""
     run = config(CARTPOLE)
@@ -163,6 +188,7 @@ def test_rates_are_measured_on_real_actors():
     assert 0 < rows / found.emulation + rows / found.inference < 3 * found.block_seconds
     assert 1e-5 < found.handling_seconds < 0.1 and found.handling_seconds_per_actor < 1e-3
     assert found.block_seconds > 0 and found.block_seconds_alone > 0 and found.block_scatter > 0
+    assert 1e-7 < found.copying_seconds < 0.1
     assert found.put_bytes_per_second > 1e6 and found.learner > 100 and 0.5 < found.valid_share <= 1
     assert 1e7 < found.actor_bytes < 1e9 and found.weights_bytes > 1000 and found.of == of(run)
     assert plan(run, ONE_NODE, found, {}).rollout.env_steps_per_second > 0

@@ -68,6 +68,24 @@ def test_a_plan_from_kept_rates(kept_rates, capsys):
     assert found["rollout"]["bottleneck"] == "weights"
 
 
+def test_rates_kept_before_copying_was_timed_are_told_from_those_after(kept_rates, capsys):
+    """Their file lacks it: the driver gets none, and the plan says so. What it prints of them reads back alike."""
+
+    def planned(rates):
+        command = ["plan", "--config", "pong", "--cluster", "nodes=2,cpus=2", "--json", "--rates", kept_rates(rates)]
+        assert main(command) == 0
+        found = json.loads(capsys.readouterr().out)
+        return found, any("the driver's copy of a block was timed" in line for line in found["warnings"])
+
+    pong = dataclasses.asdict(replaced(RATES, of=of(preset("pong"))))
+    after, warned = planned(pong)
+    assert not warned
+    before, warned = planned({name: value for name, value in pong.items() if name != "copying_seconds"})
+    assert warned and planned(before["rates"]) == (before, True)
+    more = after["rollout"]["busy"]["driver"] - before["rollout"]["busy"]["driver"]
+    assert more == pytest.approx(after["rollout"]["collectors"] * RATES.copying_seconds)
+
+
 def test_the_tables_of_the_page_are_predictions(kept_rates):
     """What scripts/capacity_page.py prints of 10,240 cores is what the plan says of them."""
     spec = importlib.util.spec_from_file_location("capacity_page", ROOT / "scripts/capacity_page.py")
@@ -121,6 +139,8 @@ def test_a_mistake_is_one_line(capsys, arguments, said):
         ({"block_scatter": -1.0}, "block_scatter is -1.0; a number of 0 or more"),
         ({"emulation": "fast"}, "emulation is 'fast'"),
         ({"learner_on": 3}, "learner_on is 3; a str"),
+        ({"copying_seconds": "long"}, "copying_seconds is 'long'; a number of 0 or more"),
+        ({"memory_bytes": None}, "memory_bytes is None; a number of more than 0"),
         ({"of": {}}, "there"),
     ],
 )

@@ -9,7 +9,7 @@ waits for them, wave by wave:
       b     = a block on its core, put included; as many times longer as actors share a core
       t_i   = j b (1 + scatter z / sqrt(j))               when the i-th block is expected, in turn j of m = ceil(C / K)
       x     = bytes of a block from other nodes / network
-      h     = handling + handling_per_actor K             the driver's one thread
+      h     = handling + copying + handling_per_actor K   the driver's one thread
     learner = (epochs + probe's epochs / every) R / rate
 
 z is the expected order statistic of normal numbers, of the i-th fastest of K. The last block's t is the straggler's; an
@@ -56,11 +56,11 @@ class Rates:
     put_bytes_per_second: float
     """Into the object store, by one core."""
     handling_seconds: float
-    """Of the driver's one thread for a block, whoever sent it: call, wait, get, look."""
+    """Of the driver's one thread for a block, whoever sent it: call, wait, get, look; without `copying_seconds`."""
     handling_seconds_per_actor: float
     """And for every actor that there is: the driver looks at all of them for each answer."""
     learner: float
-    """Rows a second of one epoch, the rollout's copy included."""
+    """Rows a second of one epoch over a rollout that lies in one array."""
     learner_on: str
     """Device and threads."""
     probe_epochs: float
@@ -77,6 +77,9 @@ class Rates:
     """Of a column."""
     memory_bytes: int
     """Of this machine."""
+    copying_seconds: float | None = None
+    """Of the driver's one thread for a block, to copy it to its place in the rollout. None: rates kept before it was
+    timed, whose `learner` has it in it."""
 
 
 @dataclass(frozen=True)
@@ -195,7 +198,7 @@ def _transfer(config: RunConfig, rates: Rates, cluster: Cluster) -> float:
 
 
 def _handling(rates: Rates, cluster: Cluster) -> float:
-    return rates.handling_seconds + rates.handling_seconds_per_actor * cluster.actors
+    return rates.handling_seconds + (rates.copying_seconds or 0.0) + rates.handling_seconds_per_actor * cluster.actors
 
 
 def _weights(rates: Rates, cluster: Cluster) -> float:
