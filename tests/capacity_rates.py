@@ -1,10 +1,17 @@
-"""Rates, a run and clusters that the tests of the capacity plan share."""
+"""Rates, a run, clusters and the page's script, which the tests of the capacity plan share."""
+
+import importlib.util
+from pathlib import Path
 
 from tiny import PONG, config, replaced
 
 from rl_gns.study.capacity import Cluster, Rates
 from rl_gns.study.rates import of
 
+ROOT = Path(__file__).resolve().parent.parent
+_spec = importlib.util.spec_from_file_location("capacity_page", ROOT / "scripts" / "capacity_page.py")
+page = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(page)
 RUN = config(PONG, {"atari": {"frame_size": 84}, "batch": {"size": 256, "segment_steps": 64}, "noise": {"every": 1}})
 RATES = Rates(
     of=of(RUN),

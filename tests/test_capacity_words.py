@@ -1,14 +1,12 @@
 """What `rl-gns plan --cluster` is told: words, files of rates, settings; nonsense is one line."""
 
 import dataclasses
-import importlib.util
 import json
 import math
-from pathlib import Path
 
 import pytest
 import tomli_w
-from capacity_rates import RATES, RUN
+from capacity_rates import RATES, RUN, page
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import PONG, replaced
@@ -21,8 +19,6 @@ from rl_gns.study import capacity
 from rl_gns.study.capacity import Cluster, predict
 from rl_gns.study.cluster_words import MOST, parse_cluster
 from rl_gns.study.rates import of
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_the_words_of_a_cluster():
@@ -86,17 +82,14 @@ def test_rates_kept_before_copying_was_timed_are_told_from_those_after(kept_rate
     assert more == pytest.approx(after["rollout"]["collectors"] * RATES.copying_seconds)
 
 
-def test_the_tables_of_the_page_are_predictions(kept_rates):
-    """What scripts/capacity_page.py prints of 10,240 cores is what the plan says of them."""
-    spec = importlib.util.spec_from_file_location("capacity_page", ROOT / "scripts/capacity_page.py")
-    page = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(page)
+def test_the_tables_of_the_page_are_predictions():
+    """What scripts/capacity_page.py writes of 10,240 cores is what the plan says of them."""
     rates = replaced(RATES, of=of(preset("pong")))
-    said = page.tables(Path(kept_rates(dataclasses.asdict(rates))))
+    said = page.table("Any", preset("pong"), rates)
     cluster = Cluster(160, 64, 0, 10.0, 256.0, 10_240)
     batch = capacity.batch_for_all(preset("pong"), cluster)
     one = predict(preset("pong"), batch, rates, cluster)
-    assert batch == 10_240 * 4 * 128 // 4 and said.count("| 160 x 64 |") == 2
+    assert batch == 10_240 * 4 * 128 // 4 and said.count("| 160 x 64 |") == 1
     assert f"| 160 x 64 | {batch:,} | {round3(one.env_steps_per_second)} | {one.bottleneck} |" in said
 
 
