@@ -123,7 +123,7 @@ class PlanOptions:
     rates: str = ""
     """With --cluster: rates from an earlier --json instead of measuring."""
     learner_rate: float = 0.0
-    """With --cluster: a learner's rows a second of one epoch as measured elsewhere, on a GPU say; 0: as measured."""
+    """With --cluster: a learner's valid rows a second of one epoch as measured elsewhere (`bench`); 0: as measured."""
     json: bool = False
     """Print the plan as one JSON object."""
 

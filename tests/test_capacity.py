@@ -20,7 +20,7 @@ from tiny import CARTPOLE, PONG, config, replaced
 from rl_gns.distributed import session
 from rl_gns.records import to_json
 from rl_gns.study import capacity
-from rl_gns.study.bench_components import Components
+from rl_gns.study.bench_components import Components, serialised_bytes
 from rl_gns.study.build import STORE_BLOCKS
 from rl_gns.study.capacity import Cluster, arrival, order_statistic, predict
 from rl_gns.study.capacity_plan import plan
@@ -68,7 +68,7 @@ def test_one_machine_by_hand():
     assert found.collectors == found.actors == 2 and found.busy["network"] == 0
     handling = 1e-3 + 2e-3 + 2e-5
     assert found.collect_seconds == pytest.approx(0.01 + 0.25 + 2 * handling)
-    assert found.learn_seconds == pytest.approx(2.5 * 512 / 3000)
+    assert found.learn_seconds == pytest.approx(2.5 * 512 * 0.99 / 3000)
     assert found.env_steps_per_second == pytest.approx(512 * 0.99 / found.seconds) and found.bottleneck == "learner"
     parts = [found.busy[name] for name in ("emulation", "inference", "bookkeeping")]
     assert sum(parts) == pytest.approx(0.25) and parts[0] == pytest.approx(256 / 2000)
@@ -85,8 +85,8 @@ def test_waves_by_hand():
     assert four.collect_seconds - 0.01 == pytest.approx(4 * (one.collect_seconds - 0.01))
     assert all(four.busy[name] == pytest.approx(4 * one.busy[name]) for name in one.busy if name != "weights")
     once = 2 * RATES.actor_bytes + 8 * RATES.column_bytes
-    assert capacity.node_bytes(RUN, 256, RATES, ONE_NODE) == pytest.approx(once + 2 * 512 * 7300)
-    assert capacity.node_bytes(waved, 1024, RATES, ONE_NODE) == pytest.approx(once + 5 * 512 * 7300)
+    assert capacity.node_bytes(RUN, 256, RATES, ONE_NODE) == pytest.approx(once + 2 * 512 * 0.99 * 7300)
+    assert capacity.node_bytes(waved, 1024, RATES, ONE_NODE) == pytest.approx(once + 5 * 512 * 0.99 * 7300)
 
 
 def test_actors_share_cores_and_wait_for_work():
@@ -146,7 +146,7 @@ def test_the_largest_batch_fits_and_the_next_does_not():
     def bytes_of(batch):
         rows = 2 * batch
         on_its_way = min(rows, STORE_BLOCKS * 6400 * 4 * 64)
-        return 64 * RATES.actor_bytes + (rows + on_its_way) * 7300 + rows / (64 * 100) * RATES.column_bytes
+        return 64 * RATES.actor_bytes + (rows + on_its_way) * 0.99 * 7300 + rows / (64 * 100) * RATES.column_bytes
 
     assert bytes_of(most) <= 256 * 2**30 < bytes_of(most + RUN.batch_unit)
     assert capacity.most_that_fits(RUN, RATES, dataclasses.replace(BIG, memory=1.0)) == 0
@@ -169,6 +169,21 @@ def test_a_plan_says_how_it_knows(tmp_path):
     said = console.file.getvalue()
     assert "(bottleneck)" in said and "largest batch that the cluster can feed" in said and words(found)[-1] in said
     json.dumps(to_json(found))
+
+
+def test_rates_of_valid_rows_give_a_rollouts_own_seconds_and_bytes():
+    """Of real blocks of CartPole, where one row in twenty is an autoreset's, in two waves."""
+    run = config(CARTPOLE, {"batch": {"size": 256}, "rollout": {"waves": 2}})
+    with contextlib.closing(Components(run)) as parts:
+        rows = sum(block.valid.size for block in parts.blocks)
+        assert 0.8 < parts.valid_share < 0.99 and rows == run.batch.rollout_env_steps / 2
+        known = {"valid_share": parts.valid_share, "bytes_per_env_step": parts.bytes_per_env_step()}
+        rates = replaced(RATES, learner=1000.0, **known)
+        stored = sum(map(serialised_bytes, parts.blocks))
+        found = predict(run, 128, rates, dataclasses.replace(BIG, nodes=2, actors=2))
+        assert found.busy["network"] == pytest.approx(stored / 2 / BIG.link)
+        epochs = run.batch.epochs + RATES.probe_epochs
+        assert found.learn_seconds == pytest.approx(epochs * parts.env_steps / 1000.0)
 
 
 @pytest.mark.cluster

@@ -66,7 +66,7 @@ class TimedHost(CollectorHost):
         return took
 
     def parts(self, collector_id: int, segment_steps: int, seconds: float) -> tuple[float, float]:
-        """(env steps a second of the world alone under random actions, rows a second of the policy alone)."""
+        """(rows a second of the world alone under random actions, rows a second of the policy alone)."""
         collector = self._collector(collector_id, 0, None)
         world, rng = collector.world, np.random.default_rng(collector_id)
 

@@ -1,4 +1,7 @@
-"""The parts of a rollout, each measured alone: emulation, inference, the learner, and the bytes of a block."""
+"""The parts of a rollout, each measured alone: emulation, inference, the learner, and the bytes of a block.
+
+All are per valid env step: the rows that autoresets take cost time and bytes, and no rate counts them.
+"""
 
 from __future__ import annotations
 
@@ -44,6 +47,11 @@ class Components:
         """Valid env steps of the collected rollout."""
         return sum(int(block.valid.sum()) for block in self.blocks)
 
+    @property
+    def valid_share(self) -> float:
+        """Of the rollout's rows."""
+        return self.env_steps / sum(block.valid.size for block in self.blocks)
+
     def emulation(self, rollouts: int) -> float:
         """Valid env steps a second of the worlds alone, under uniformly random legal actions."""
         return self._rate(self._walk, rollouts)
@@ -54,11 +62,11 @@ class Components:
         return sum(int(world.step(action).valid.sum()) for action in actions)
 
     def inference(self, rollouts: int) -> float:
-        """Rows a second of the collectors' own forward pass: T of a block and one for its last value."""
-        return self._rate(self._infer, rollouts)
+        """Valid env steps a second of the collectors' own forward pass: T of a block and one for its last value."""
+        return self._rate(self._infer, rollouts) * self.valid_share
 
     def _infer(self, collector: Collector) -> int:
-        """The very call that collecting makes: precision, layout and checks included."""
+        """Rows; the very call that collecting makes: precision, layout and checks included."""
         for _ in range(self._steps + 1):
             collector._policy.infer(collector._observation)
         return self._steps * collector.world.n_columns
@@ -71,8 +79,8 @@ class Components:
             return done / (time.perf_counter() - start)
 
     def learner_epochs(self, rollouts: int) -> float:
-        """Rows a second of one epoch: epochs x valid env steps over the seconds of `prepare` and `update`. Copying the
-        blocks into one array is the source's work, and not in it.
+        """Valid rows a second of one epoch: epochs x valid env steps over the seconds of `prepare` and `update`.
+        Copying the blocks into one array is the source's work, and not in it.
 
         Each update starts from the same weights, so that all do the same work.
         """

@@ -10,11 +10,12 @@ waits for them, wave by wave:
       t_i   = j b (1 + scatter z / sqrt(j))               when the i-th block is expected, in turn j of m = ceil(C / K)
       x     = bytes of a block from other nodes / network
       h     = handling + copying + handling_per_actor K   the driver's one thread
-    learner = (epochs + probe's epochs / every) R / rate
+    learner = (epochs + probe's epochs / every) v R / rate
 
 z is the expected order statistic of normal numbers, of the i-th fastest of K. The last block's t is the straggler's; an
-earlier i matters where link or driver is behind. Every resource works for a part of these seconds; the
-bottleneck is the one that is busy longest. Evaluations, checkpoints, burn-ins, faults, several learners: not in it.
+earlier i matters where link or driver is behind. R counts rows; v is the share of them that is valid (an autoreset's is
+not), and the learner's rate and the bytes are those of valid ones. Every resource works for a part of these seconds;
+the bottleneck is the one that is busy longest. Evaluations, checkpoints, burn-ins, faults, several learners: not in it.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Rates:
     machine: dict[str, Any]
     cores: int
     emulation: float
-    """Env steps a second of one core, while all cores work."""
+    """Rows a second of one core, while all cores work."""
     inference: float
     """Rows a second of one core, while all cores work."""
     block_seconds: float
@@ -60,7 +61,7 @@ class Rates:
     handling_seconds_per_actor: float
     """And for every actor that there is: the driver looks at all of them for each answer."""
     learner: float
-    """Rows a second of one epoch over a rollout that lies in one array."""
+    """Valid rows a second of one epoch over a rollout that lies in one array."""
     learner_on: str
     """Device and threads."""
     probe_epochs: float
@@ -68,6 +69,7 @@ class Rates:
     publish_seconds: float
     """The weights out of the learner and into the store."""
     bytes_per_env_step: float
+    """In the object store: of all rows, over the valid ones."""
     weights_bytes: int
     valid_share: float
     """Of the rows of a rollout."""
@@ -183,7 +185,7 @@ def _block(config: RunConfig, rates: Rates, cluster: Cluster, actors: int) -> di
     per_node = actors / cluster.nodes
     crowd = min(max((per_node - 1) / (cluster.cpus - 1), 0.0), 1.0) if cluster.cpus > 1 else 0.0
     alone, together = rates.block_seconds_alone, rates.block_seconds
-    put = rows * rates.bytes_per_env_step / rates.put_bytes_per_second
+    put = _stored(rows, rates) / rates.put_bytes_per_second
     whole = (alone + crowd * (together - alone) + put) * max(1.0, per_node / cluster.cpus)
     emulation, inference = rows / rates.emulation, (rows + config.rollout.columns_per_collector) / rates.inference
     parts = {"emulation": emulation, "inference": inference}
@@ -194,7 +196,12 @@ def _block(config: RunConfig, rates: Rates, cluster: Cluster, actors: int) -> di
 def _transfer(config: RunConfig, rates: Rates, cluster: Cluster) -> float:
     """Seconds of the learner's link for a block; those of its own node do not travel."""
     rows = config.batch.segment_steps * config.rollout.columns_per_collector
-    return rows * rates.bytes_per_env_step * (1 - 1 / cluster.nodes) / cluster.link
+    return _stored(rows, rates) * (1 - 1 / cluster.nodes) / cluster.link
+
+
+def _stored(rows: float, rates: Rates) -> float:
+    """Bytes of so many rows, valid or not."""
+    return rows * rates.valid_share * rates.bytes_per_env_step
 
 
 def _handling(rates: Rates, cluster: Cluster) -> float:
@@ -208,9 +215,9 @@ def _weights(rates: Rates, cluster: Cluster) -> float:
 
 
 def _learn(config: RunConfig, batch_size: int, rates: Rates) -> float:
-    """Probe (its mean share of a rollout) and all epochs."""
+    """Probe (its mean share of a rollout) and all epochs, over the valid rows."""
     epochs = config.batch.epochs + (rates.probe_epochs / config.noise.every if config.noise.every else 0.0)
-    return epochs * batch_size * config.batch.minibatches / rates.learner
+    return epochs * batch_size * config.batch.minibatches * rates.valid_share / rates.learner
 
 
 def node_bytes(config: RunConfig, batch_size: int, rates: Rates, cluster: Cluster) -> float:
@@ -218,15 +225,14 @@ def node_bytes(config: RunConfig, batch_size: int, rates: Rates, cluster: Cluste
     way there: `STORE_BLOCKS` an actor, and no more than a wave."""
     rows, segment, waves = batch_size * config.batch.minibatches, config.batch.segment_steps, config.rollout.waves
     on_its_way = min(rows / waves, STORE_BLOCKS * cluster.actors * segment * config.rollout.columns_per_collector)
-    frames = (rows + on_its_way) * rates.bytes_per_env_step
     columns = rows / (segment * waves * cluster.nodes) * rates.column_bytes
-    return math.ceil(cluster.actors / cluster.nodes) * rates.actor_bytes + columns + frames
+    return math.ceil(cluster.actors / cluster.nodes) * rates.actor_bytes + columns + _stored(rows + on_its_way, rates)
 
 
 def most_that_fits(config: RunConfig, rates: Rates, cluster: Cluster) -> int:
     """The largest B, on the grid of `batch_unit`, whose rollout fits into the learner's node. 0: none."""
     unit, memory = config.batch_unit, cluster.memory * 2**30
-    most = int(memory / rates.bytes_per_env_step) // unit + 1
+    most = int(memory / _stored(unit, rates)) + 1
     return unit * bisect.bisect_right(
         range(1, most + 1), memory, key=lambda k: node_bytes(config, k * unit, rates, cluster)
     )

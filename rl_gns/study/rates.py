@@ -54,7 +54,7 @@ def measured(config: RunConfig, seconds: float, watch: Callable[[str], None] = l
         learner, probe = _learning(parts, seconds / 2)
         known, weights = provenance(parts.learner), parts.learner.weights()
         block, bytes_per_env_step = parts.blocks[0], parts.bytes_per_env_step()
-        valid = parts.env_steps / config.batch.rollout_env_steps
+        valid = parts.valid_share
         publishing = _seconds(parts.learner.weights, 5)
     watch(f"measuring {cores} actors and the driver for {seconds / 2:.2g} s")
     with session.start(cores, object_store_bytes(config), address="local"):
@@ -80,7 +80,7 @@ def measured(config: RunConfig, seconds: float, watch: Callable[[str], None] = l
 
 
 def _learning(parts: Components, seconds: float) -> tuple[float, float]:
-    """(rows a second of one epoch, a probe's time in epochs); each once before it counts."""
+    """(valid rows a second of one epoch, a probe's time in epochs); each once before it counts."""
     parts.learner_epochs(1)
     batch = parts.learner.prepare(parts.rollout)
     parts.learner.probe(batch)
