@@ -121,12 +121,12 @@ class PlanOptions:
     seconds: float = 30.0
     """That the calibration takes in all, about; 0: none, and no word about time, disk and memory."""
     cluster: str = ""
-    """nodes=100,cpus=64[,gpus=8][,network=Gbit/s][,learners=1][,memory=GiB][,actors=cores]: plan a single run there
+    """nodes=100,cpus=64[,gpus=8][,network=Gbit/s][,memory=GiB][,actors=cores]: plan a single run there
     instead (nodes alike; cpus, gpus, network and memory of each), from rates that are measured here."""
     rates: str = ""
     """With --cluster: rates from an earlier --json instead of measuring."""
     learner_rate: float = 0.0
-    """With --cluster: a learner's rows a second of one epoch as measured elsewhere, on a GPU say; 0: as measured."""
+    """With --cluster: a learner's valid rows a second of one epoch as measured elsewhere (`bench`); 0: as measured."""
     json: bool = False
     """Print the plan as one JSON object."""
 

@@ -15,6 +15,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def driver_line(config: RunConfig, rates: Rates) -> list[dict[str, float]]:
 def beside(config: RunConfig, rates: Rates, actors: int, seconds: float) -> dict[str, Any]:
     """Predicted and measured, of one number of actors."""
     cores = len(os.sched_getaffinity(0))
-    here = Cluster(1, cores, 0, 10.0, 1, rates.memory_bytes / 2**30, actors)
+    here = Cluster(1, cores, 0, 10.0, rates.memory_bytes / 2**30, actors)
     expected = predict(config, config.batch.size, rates, here)
     got = trained(dataclasses.replace(config, actors=actors), seconds)
     names = ("env_steps_per_second", "collect_seconds", "learn_seconds")
@@ -90,44 +91,44 @@ def beside(config: RunConfig, rates: Rates, actors: int, seconds: float) -> dict
 
 
 def trained(config: RunConfig, seconds: float) -> dict[str, float]:
-    """Of a run of about so many seconds. Copying blocks belongs to learning here, as in the rates: what the records
-    call collecting ends with it, so it is timed apart."""
+    """Of a run of about so many seconds. Collecting is, as in the rates, the weights' way out of the learner and what
+    the source does, each block's copy to its place included. The records count the learner's `prepare` to it too, which
+    is learning in the rates; so it is timed apart."""
     with source(config) as segments:
-        timed = _Timed(segments)
-        trainer = Trainer(config, make_learner(config), timed)
+        learner, watch = make_learner(config), Stopwatch()
+        for whose, name in ((learner, "weights"), (segments, "publish"), (segments, "collect")):
+            setattr(whose, name, watch.timed(getattr(whose, name)))
+        trainer = Trainer(config, learner, segments)
         records = trainer.run()
         for _ in range(WARM_UP):
             next(records)
-        start, before, timed.seconds = time.perf_counter(), trainer.env_steps, 0.0
+        start, before, watch.seconds = time.perf_counter(), trainer.env_steps, 0.0
         rollouts = 0
         while time.perf_counter() - start < seconds or rollouts < config.noise.every:
             next(records)
             rollouts += 1
         took = time.perf_counter() - start
     rate = (trainer.env_steps - before) / took
-    collect = timed.seconds / rollouts
+    collect = watch.seconds / rollouts
     learn = took / rollouts - collect
     return {"env_steps_per_second": rate, "collect_seconds": collect, "learn_seconds": learn, "rollouts": rollouts}
 
 
-class _Timed:
-    """A source whose time is kept."""
+class Stopwatch:
+    """Seconds within what it was put around."""
 
-    def __init__(self, inner):
-        self._inner, self.seconds = inner, 0.0
+    def __init__(self) -> None:
+        self.seconds = 0.0
 
-    def publish(self, weights, version):
-        self._timed(self._inner.publish, weights, version)
+    def timed(self, work: Callable[..., Any]) -> Callable[..., Any]:
+        def around(*arguments: Any) -> Any:
+            start = time.perf_counter()
+            try:
+                return work(*arguments)
+            finally:
+                self.seconds += time.perf_counter() - start
 
-    def collect(self, *what):
-        return self._timed(self._inner.collect, *what)
-
-    def _timed(self, work, *arguments):
-        start = time.perf_counter()
-        try:
-            return work(*arguments)
-        finally:
-            self.seconds += time.perf_counter() - start
+        return around
 
 
 def _arguments() -> argparse.Namespace:

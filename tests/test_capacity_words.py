@@ -1,14 +1,12 @@
 """What `rl-gns plan --cluster` is told: words, files of rates, settings; nonsense is one line."""
 
 import dataclasses
-import importlib.util
 import json
 import math
-from pathlib import Path
 
 import pytest
 import tomli_w
-from capacity_rates import RATES, RUN
+from capacity_rates import RATES, RUN, page
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import PONG, replaced
@@ -22,13 +20,11 @@ from rl_gns.study.capacity import Cluster, predict
 from rl_gns.study.cluster_words import MOST, parse_cluster
 from rl_gns.study.rates import of
 
-ROOT = Path(__file__).resolve().parent.parent
-
 
 def test_the_words_of_a_cluster():
-    assert parse_cluster("nodes=100, cpus=64", 1 << 30) == Cluster(100, 64, 0, 10.0, 1, 1.0, 6400)
-    given_all = "nodes=2,cpus=4,gpus=1,network=25,learners=2,memory=64,actors=6"
-    assert parse_cluster(given_all, 1) == Cluster(2, 4, 1, 25.0, 2, 64.0, 6)
+    assert parse_cluster("nodes=100, cpus=64", 1 << 30) == Cluster(100, 64, 0, 10.0, 1.0, 6400)
+    given_all = "nodes=2,cpus=4,gpus=1,network=25,memory=64,actors=6"
+    assert parse_cluster(given_all, 1) == Cluster(2, 4, 1, 25.0, 64.0, 6)
 
 
 keys = st.sampled_from([*MOST, "node", "gpu", ""]) | st.text(max_size=8)
@@ -68,17 +64,32 @@ def test_a_plan_from_kept_rates(kept_rates, capsys):
     assert found["rollout"]["bottleneck"] == "weights"
 
 
-def test_the_tables_of_the_page_are_predictions(kept_rates):
-    """What scripts/capacity_page.py prints of 10,240 cores is what the plan says of them."""
-    spec = importlib.util.spec_from_file_location("capacity_page", ROOT / "scripts/capacity_page.py")
-    page = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(page)
+def test_rates_kept_before_copying_was_timed_are_told_from_those_after(kept_rates, capsys):
+    """Their file lacks it: the driver gets none, and the plan says so. What it prints of them reads back alike."""
+
+    def planned(rates):
+        command = ["plan", "--config", "pong", "--cluster", "nodes=2,cpus=2", "--json", "--rates", kept_rates(rates)]
+        assert main(command) == 0
+        found = json.loads(capsys.readouterr().out)
+        return found, any("the driver's copy of a block was timed" in line for line in found["warnings"])
+
+    pong = dataclasses.asdict(replaced(RATES, of=of(preset("pong"))))
+    after, warned = planned(pong)
+    assert not warned
+    before, warned = planned({name: value for name, value in pong.items() if name != "copying_seconds"})
+    assert warned and planned(before["rates"]) == (before, True)
+    more = after["rollout"]["busy"]["driver"] - before["rollout"]["busy"]["driver"]
+    assert more == pytest.approx(after["rollout"]["collectors"] * RATES.copying_seconds)
+
+
+def test_the_tables_of_the_page_are_predictions():
+    """What scripts/capacity_page.py writes of 10,240 cores is what the plan says of them."""
     rates = replaced(RATES, of=of(preset("pong")))
-    said = page.tables(Path(kept_rates(dataclasses.asdict(rates))))
-    cluster = Cluster(160, 64, 0, 10.0, 1, 256.0, 10_240)
+    said = page.table("Any", preset("pong"), rates)
+    cluster = Cluster(160, 64, 0, 10.0, 256.0, 10_240)
     batch = capacity.batch_for_all(preset("pong"), cluster)
     one = predict(preset("pong"), batch, rates, cluster)
-    assert batch == 10_240 * 4 * 128 // 4 and said.count("| 160 x 64 |") == 2
+    assert batch == 10_240 * 4 * 128 // 4 and said.count("| 160 x 64 |") == 1
     assert f"| 160 x 64 | {batch:,} | {round3(one.env_steps_per_second)} | {one.bottleneck} |" in said
 
 
@@ -96,7 +107,7 @@ def preset(name):
         (["--cluster", "nodes=two,cpus=2"], "nodes='two' is no whole number"),
         (["--cluster", "nodes=0,cpus=2"], "nodes=0 will not do; 1 to 100000 will"),
         (["--cluster", "nodes=2,cpus=2,nodes=2"], "nodes is given twice"),
-        (["--cluster", "nodes=2,cpus=2,gpus=1,learners=3"], "learners=3 is more than the 2 GPUs there are"),
+        (["--cluster", "nodes=2,cpus=2,learners=3"], "'learners=3': the plan knows one learner"),
         (["--cluster", "100"], "'100' is no key=value"),
         (["--cluster", "nodes=2,cpus=2", "--learner-rate", "-1"], "--learner-rate: -1 will not do"),
         (["--cluster", "nodes=2,cpus=2", "--seconds", "0"], "--seconds: 0 measures nothing"),
@@ -121,6 +132,8 @@ def test_a_mistake_is_one_line(capsys, arguments, said):
         ({"block_scatter": -1.0}, "block_scatter is -1.0; a number of 0 or more"),
         ({"emulation": "fast"}, "emulation is 'fast'"),
         ({"learner_on": 3}, "learner_on is 3; a str"),
+        ({"copying_seconds": "long"}, "copying_seconds is 'long'; a number of 0 or more"),
+        ({"memory_bytes": None}, "memory_bytes is None; a number of more than 0"),
         ({"of": {}}, "there"),
     ],
 )

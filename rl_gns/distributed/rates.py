@@ -6,6 +6,7 @@ answers at once: what a place costs does not depend on whether a process stands 
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from rl_gns.config import RunConfig
 from rl_gns.distributed.crew import Costs, Crew
 from rl_gns.distributed.rollout_actors import CollectorHost
 from rl_gns.learn.model import Weights
+from rl_gns.rollout.assembly import Assembly
 from rl_gns.rollout.blocks import Asked, layout, wrong
 from rl_gns.rollout.generations import Generations
 from rl_gns.segments import SegmentBlock
@@ -43,6 +45,7 @@ class Hosting:
     put_bytes_per_second: float
     handling_seconds: float
     handling_seconds_per_actor: float
+    copying_seconds: float
     publish_seconds: float
     actor_bytes: int
 
@@ -63,7 +66,7 @@ class TimedHost(CollectorHost):
         return took
 
     def parts(self, collector_id: int, segment_steps: int, seconds: float) -> tuple[float, float]:
-        """(env steps a second of the world alone under random actions, rows a second of the policy alone)."""
+        """(rows a second of the world alone under random actions, rows a second of the policy alone)."""
         collector = self._collector(collector_id, 0, None)
         world, rng = collector.world, np.random.default_rng(collector_id)
 
@@ -116,6 +119,7 @@ def measure(
         put_bytes_per_second=n_bytes / _median_seconds(lambda: ray.put(block)),
         handling_seconds=base + _receiving(config, block),
         handling_seconds_per_actor=slope,
+        copying_seconds=copying(block),
         publish_seconds=publish_seconds,
         actor_bytes=actor_bytes,
     )
@@ -149,6 +153,18 @@ def _receiving(config: RunConfig, block: SegmentBlock) -> float:
     ref, known = ray.put(block), layout(config)
     asked = Asked(block.collector_id, block.generation, block.policy_version, len(block.action))
     return _median_seconds(lambda: wrong(ray.get(ref), asked, known))
+
+
+def copying(block: SegmentBlock) -> float:
+    """Seconds of the driver to copy a block out of the store to its place in a rollout, where memory is new."""
+    rollout, took = Assembly(PUTS, 1, block.policy_version, len(block.action)), []
+    for c in range(PUTS):
+        came = dataclasses.replace(ray.get(ray.put(block)), collector_id=c)
+        start = time.perf_counter()
+        rollout.put(came)
+        took.append(time.perf_counter() - start)
+    rollout.collected()  # ShortBatch, were one of them not copied
+    return float(np.median(took))
 
 
 def _published(weights: Weights) -> tuple[float, Any]:

@@ -1,4 +1,7 @@
-"""The parts of a rollout, each measured alone: emulation, inference, the learner, and the bytes of a block."""
+"""The parts of a rollout, each measured alone: emulation, inference, the learner, and the bytes of a block.
+
+All are per valid env step: the rows that autoresets take cost time and bytes, and no rate counts them.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ import torch
 from rl_gns.config import RunConfig
 from rl_gns.learn.learner import Learner
 from rl_gns.learn.model import one_thread
+from rl_gns.rollout.assembly import Assembly
 from rl_gns.rollout.collector import Collector
 from rl_gns.rollout.sources import local_threads
 from rl_gns.segments import SegmentBlock
@@ -31,6 +35,7 @@ class Components:
         with one_thread():
             self.collectors = [Collector(config, c) for c in range(config.collectors(config.batch.size))]
             self.blocks = list(self._pool.map(self._block, self.collectors))
+        self.rollout = _assembled(self.blocks)
         self._state = self.learner.state()
 
     def _block(self, collector: Collector) -> SegmentBlock:
@@ -42,6 +47,11 @@ class Components:
         """Valid env steps of the collected rollout."""
         return sum(int(block.valid.sum()) for block in self.blocks)
 
+    @property
+    def valid_share(self) -> float:
+        """Of the rollout's rows."""
+        return self.env_steps / sum(block.valid.size for block in self.blocks)
+
     def emulation(self, rollouts: int) -> float:
         """Valid env steps a second of the worlds alone, under uniformly random legal actions."""
         return self._rate(self._walk, rollouts)
@@ -52,11 +62,11 @@ class Components:
         return sum(int(world.step(action).valid.sum()) for action in actions)
 
     def inference(self, rollouts: int) -> float:
-        """Rows a second of the collectors' own forward pass: T of a block and one for its last value."""
-        return self._rate(self._infer, rollouts)
+        """Valid env steps a second of the collectors' own forward pass: T of a block and one for its last value."""
+        return self._rate(self._infer, rollouts) * self.valid_share
 
     def _infer(self, collector: Collector) -> int:
-        """The very call that collecting makes: precision, layout and checks included."""
+        """Rows; the very call that collecting makes: precision, layout and checks included."""
         for _ in range(self._steps + 1):
             collector._policy.infer(collector._observation)
         return self._steps * collector.world.n_columns
@@ -69,7 +79,8 @@ class Components:
             return done / (time.perf_counter() - start)
 
     def learner_epochs(self, rollouts: int) -> float:
-        """Rows a second of one epoch: epochs x valid env steps over the seconds of `prepare` and `update`.
+        """Valid rows a second of one epoch: epochs x valid env steps over the seconds of `prepare` and `update`.
+        Copying the blocks into one array is the source's work, and not in it.
 
         Each update starts from the same weights, so that all do the same work.
         """
@@ -79,7 +90,7 @@ class Components:
     def _update_seconds(self, learner: Learner) -> float:
         learner.restore(self._state)
         start = time.perf_counter()
-        learner.update(learner.prepare(self.blocks), self._config.learner.learning_rate)
+        learner.update(learner.prepare(self.rollout), self._config.learner.learning_rate)
         return time.perf_counter() - start
 
     def bytes_per_env_step(self) -> float:
@@ -94,6 +105,14 @@ class Components:
         self._pool.shutdown()
         for collector in self.collectors:
             collector.world.close()
+
+
+def _assembled(blocks: list[SegmentBlock]) -> list[SegmentBlock]:
+    """The blocks as a source hands them over: copied to their places in one array."""
+    rollout = Assembly(len(blocks), 1, blocks[0].policy_version, len(blocks[0].action))
+    for block in blocks:
+        rollout.put(block)
+    return rollout.collected().blocks
 
 
 def serialised_bytes(block: SegmentBlock) -> int:

@@ -9,12 +9,13 @@ waits for them, wave by wave:
       b     = a block on its core, put included; as many times longer as actors share a core
       t_i   = j b (1 + scatter z / sqrt(j))               when the i-th block is expected, in turn j of m = ceil(C / K)
       x     = bytes of a block from other nodes / network
-      h     = handling + handling_per_actor K             the driver's one thread
-    learner = (epochs + probe's epochs / every) R / (rate x learners) + optimizer steps x all-reduce
+      h     = handling + copying + handling_per_actor K   the driver's one thread
+    learner = (epochs + probe's epochs / every) v R / rate
 
 z is the expected order statistic of normal numbers, of the i-th fastest of K. The last block's t is the straggler's; an
-earlier i matters where link or driver is behind. Every resource works for a part of these seconds; the
-bottleneck is the one that is busy longest. Evaluations, checkpoints, burn-ins and faults are not in it.
+earlier i matters where link or driver is behind. R counts rows; v is the share of them that is valid (an autoreset's is
+not), and the learner's rate and the bytes are those of valid ones. Every resource works for a part of these seconds;
+the bottleneck is the one that is busy longest. Evaluations, checkpoints, burn-ins, faults, several learners: not in it.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Rates:
     machine: dict[str, Any]
     cores: int
     emulation: float
-    """Env steps a second of one core, while all cores work."""
+    """Rows a second of one core, while all cores work."""
     inference: float
     """Rows a second of one core, while all cores work."""
     block_seconds: float
@@ -56,11 +57,11 @@ class Rates:
     put_bytes_per_second: float
     """Into the object store, by one core."""
     handling_seconds: float
-    """Of the driver's one thread for a block, whoever sent it: call, wait, get, look."""
+    """Of the driver's one thread for a block, whoever sent it: call, wait, get, look; without `copying_seconds`."""
     handling_seconds_per_actor: float
     """And for every actor that there is: the driver looks at all of them for each answer."""
     learner: float
-    """Rows a second of one epoch, the rollout's copy included."""
+    """Valid rows a second of one epoch over a rollout that lies in one array."""
     learner_on: str
     """Device and threads."""
     probe_epochs: float
@@ -68,6 +69,7 @@ class Rates:
     publish_seconds: float
     """The weights out of the learner and into the store."""
     bytes_per_env_step: float
+    """In the object store: of all rows, over the valid ones."""
     weights_bytes: int
     valid_share: float
     """Of the rows of a rollout."""
@@ -77,6 +79,9 @@ class Rates:
     """Of a column."""
     memory_bytes: int
     """Of this machine."""
+    copying_seconds: float | None = None
+    """Of the driver's one thread for a block, to copy it to its place in the rollout. None: rates kept before it was
+    timed, whose `learner` has it in it."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +95,6 @@ class Cluster:
     """Of a node; only counted into GPU-hours: what a GPU learner does is in the learner's rate."""
     network: float
     """Gbit/s of a node's link, each way."""
-    learners: int
-    """Data-parallel learners, each on a node of its own where there are enough."""
     memory: float
     """GiB of a node."""
     actors: int
@@ -136,7 +139,7 @@ def predict(config: RunConfig, batch_size: int, rates: Rates, cluster: Cluster, 
     parts = _block(config, rates, cluster, actors)
     block, network, driver = sum(parts.values()), _transfer(config, rates, cluster), _handling(rates, cluster)
     scatter = rates.block_scatter if stragglers else 0.0
-    weights, learner = _weights(rates, cluster), _learn(config, batch_size, rates, cluster)
+    weights, learner = _weights(rates, cluster), _learn(config, batch_size, rates)
     arrive = waves * arrival(actors, collectors, block, scatter, network, driver)
     busy = {name: waves * turns * seconds for name, seconds in parts.items()}
     busy |= {"network": waves * collectors * network, "driver": waves * collectors * driver}
@@ -182,7 +185,7 @@ def _block(config: RunConfig, rates: Rates, cluster: Cluster, actors: int) -> di
     per_node = actors / cluster.nodes
     crowd = min(max((per_node - 1) / (cluster.cpus - 1), 0.0), 1.0) if cluster.cpus > 1 else 0.0
     alone, together = rates.block_seconds_alone, rates.block_seconds
-    put = rows * rates.bytes_per_env_step / rates.put_bytes_per_second
+    put = _stored(rows, rates) / rates.put_bytes_per_second
     whole = (alone + crowd * (together - alone) + put) * max(1.0, per_node / cluster.cpus)
     emulation, inference = rows / rates.emulation, (rows + config.rollout.columns_per_collector) / rates.inference
     parts = {"emulation": emulation, "inference": inference}
@@ -191,13 +194,18 @@ def _block(config: RunConfig, rates: Rates, cluster: Cluster, actors: int) -> di
 
 
 def _transfer(config: RunConfig, rates: Rates, cluster: Cluster) -> float:
-    """Seconds of the learners' links for a block; those of a learner's own node do not travel."""
-    rows, at = config.batch.segment_steps * config.rollout.columns_per_collector, min(cluster.learners, cluster.nodes)
-    return rows * rates.bytes_per_env_step * (1 - 1 / cluster.nodes) / (cluster.link * at)
+    """Seconds of the learner's link for a block; those of its own node do not travel."""
+    rows = config.batch.segment_steps * config.rollout.columns_per_collector
+    return _stored(rows, rates) * (1 - 1 / cluster.nodes) / cluster.link
+
+
+def _stored(rows: float, rates: Rates) -> float:
+    """Bytes of so many rows, valid or not."""
+    return rows * rates.valid_share * rates.bytes_per_env_step
 
 
 def _handling(rates: Rates, cluster: Cluster) -> float:
-    return rates.handling_seconds + rates.handling_seconds_per_actor * cluster.actors
+    return rates.handling_seconds + (rates.copying_seconds or 0.0) + rates.handling_seconds_per_actor * cluster.actors
 
 
 def _weights(rates: Rates, cluster: Cluster) -> float:
@@ -206,28 +214,25 @@ def _weights(rates: Rates, cluster: Cluster) -> float:
     return rates.publish_seconds + (cluster.nodes - 1) * rates.weights_bytes / cluster.link
 
 
-def _learn(config: RunConfig, batch_size: int, rates: Rates, cluster: Cluster) -> float:
-    """Probe (its mean share of a rollout) and all epochs; gradients are all-reduced in a ring."""
-    rows, batch, ranks = batch_size * config.batch.minibatches, config.batch, cluster.learners
-    epochs = batch.epochs + (rates.probe_epochs / config.noise.every if config.noise.every else 0.0)
-    reduce = 2 * (ranks - 1) / ranks * rates.weights_bytes / cluster.link
-    return epochs * rows / (rates.learner * ranks) + batch.epochs * batch.minibatches * reduce
+def _learn(config: RunConfig, batch_size: int, rates: Rates) -> float:
+    """Probe (its mean share of a rollout) and all epochs, over the valid rows."""
+    epochs = config.batch.epochs + (rates.probe_epochs / config.noise.every if config.noise.every else 0.0)
+    return epochs * batch_size * config.batch.minibatches * rates.valid_share / rates.learner
 
 
 def node_bytes(config: RunConfig, batch_size: int, rates: Rates, cluster: Cluster) -> float:
-    """Memory of a learner's node: the actors there, its share of the columns, its share of the rollout, once, and of
-    what is on its way there: `STORE_BLOCKS` an actor, and no more than a wave."""
+    """Memory of the learner's node: the actors there, its share of the columns, the rollout once, and what is on its
+    way there: `STORE_BLOCKS` an actor, and no more than a wave."""
     rows, segment, waves = batch_size * config.batch.minibatches, config.batch.segment_steps, config.rollout.waves
     on_its_way = min(rows / waves, STORE_BLOCKS * cluster.actors * segment * config.rollout.columns_per_collector)
-    frames = (rows + on_its_way) * rates.bytes_per_env_step / min(cluster.learners, cluster.nodes)
     columns = rows / (segment * waves * cluster.nodes) * rates.column_bytes
-    return math.ceil(cluster.actors / cluster.nodes) * rates.actor_bytes + columns + frames
+    return math.ceil(cluster.actors / cluster.nodes) * rates.actor_bytes + columns + _stored(rows + on_its_way, rates)
 
 
 def most_that_fits(config: RunConfig, rates: Rates, cluster: Cluster) -> int:
-    """The largest B, on the grid of `batch_unit`, whose rollout fits into a learner's node (`node_bytes`). 0: none."""
+    """The largest B, on the grid of `batch_unit`, whose rollout fits into the learner's node. 0: none."""
     unit, memory = config.batch_unit, cluster.memory * 2**30
-    most = int(memory / rates.bytes_per_env_step) * cluster.learners // unit + 1
+    most = int(memory / _stored(unit, rates)) + 1
     return unit * bisect.bisect_right(
         range(1, most + 1), memory, key=lambda k: node_bytes(config, k * unit, rates, cluster)
     )

@@ -106,11 +106,11 @@ def _known(given: set[str], found: Rates, file: Path | None, learner_rate: float
     cores = f"{found.cores} core{'s' * (found.cores > 1)} of {found.machine.get('cpu', 'an unknown CPU')}"
     here = f"measured ({file.name}: {cores})" if file else f"measured here ({cores})"
     return {
-        "emulation, inference, blocks, put, handling": here,
+        "emulation, inference, blocks, put, handling, copying": here,
         "learner": "stated (--learner-rate)" if learner_rate else f"{here}, on {found.learner_on}",
         "network": "stated" if "network" in given else f"a guess ({NETWORK_GBIT:g} Gbit/s a node)",
         "memory": "stated" if "memory" in given else "taken to be that of the machine measured",
-        "broadcast of the weights, all-reduce, the driver beyond 1,024 actors": "formulas, not measured",
+        "broadcast of the weights, the driver beyond 1,024 actors": "formulas, not measured",
     }
 
 
@@ -121,6 +121,11 @@ def _warnings(config: RunConfig, cluster: Cluster, one: Rollout, found: Rates) -
         lines.append(
             "the rate of a GPU learner is not known, since none was measured: this is the learner on "
             f"{found.learner_on}; --learner-rate takes a rate that you measured (`rl-gns bench` there)"
+        )
+    if found.copying_seconds is None:
+        lines.append(
+            "these rates were kept before the driver's copy of a block was timed: the driver lacks it, the learner's "
+            "rate has it unless that is stated; measure them anew"
         )
     if cluster.actors > one.collectors:
         lines.append(

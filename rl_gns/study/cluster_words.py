@@ -13,7 +13,7 @@ NETWORK_GBIT = 10.0
 """Gbit/s of a node where the user says nothing (a guess; Ray's own transfers were seen to stay at 2 of 10: its issue
 42632)."""
 MOST: dict[str, int | float] = {"nodes": 100_000, "cpus": 4096, "gpus": 64, "network": 10_000.0}
-MOST |= {"learners": 65_536, "memory": 1e6, "actors": 10**7}
+MOST |= {"memory": 1e6, "actors": 10**7}
 """Beyond these a number is a slip of the hand (a guess); the keys are those that exist, with their type."""
 NEEDED = ("nodes", "cpus")
 
@@ -25,6 +25,8 @@ def parse_cluster(text: str, memory_bytes: int) -> Cluster:
         key, equals, value = (part.strip() for part in word.partition("="))
         if not equals:
             raise _wrong(f"{shown(word)} is no key=value; nodes=100,cpus=64,gpus=8 is right")
+        if key == "learners":
+            raise _wrong(f"{shown(word)}: the plan knows one learner, whatever its rate (--learner-rate); leave it out")
         if key not in MOST:
             near = difflib.get_close_matches(key, MOST, n=1, cutoff=0.0)[0]
             raise _wrong(f"{shown(key)} is none of {', '.join(MOST)}; the nearest is {near}")
@@ -34,7 +36,9 @@ def parse_cluster(text: str, memory_bytes: int) -> Cluster:
     for key in NEEDED:
         if key not in given:
             raise _wrong(f"{key} is missing in {shown(text)}; nodes=100,cpus=64 is the least")
-    return _checked(given, memory_bytes)
+    nodes, cpus, gpus = int(given["nodes"]), int(given["cpus"]), int(given.get("gpus", 0))
+    memory, network = given.get("memory", memory_bytes / 2**30), given.get("network", NETWORK_GBIT)
+    return Cluster(nodes, cpus, gpus, float(network), float(memory), int(given.get("actors", nodes * cpus)))
 
 
 def said(text: str) -> set[str]:
@@ -54,15 +58,6 @@ def _number(key: str, text: str) -> int | float:
     if not least <= value <= MOST[key]:
         raise _wrong(f"{key}={value:g} will not do; {least:g} to {MOST[key]:g} will")
     return value
-
-
-def _checked(given: dict[str, int | float], memory_bytes: int) -> Cluster:
-    nodes, cpus, gpus = int(given["nodes"]), int(given["cpus"]), int(given.get("gpus", 0))
-    learners, room = int(given.get("learners", 1)), nodes * (gpus or cpus)
-    if learners > room:
-        raise _wrong(f"learners={learners} is more than the {room:,} {'GPUs' if gpus else 'CPUs'} there are")
-    memory, network = given.get("memory", memory_bytes / 2**30), given.get("network", NETWORK_GBIT)
-    return Cluster(nodes, cpus, gpus, float(network), learners, float(memory), int(given.get("actors", nodes * cpus)))
 
 
 def _wrong(words: str) -> ConfigError:

@@ -6,6 +6,7 @@ what makes them slow or surprising.
 
 from __future__ import annotations
 
+import http.client
 import importlib.metadata
 import importlib.util
 import ipaddress
@@ -32,6 +33,8 @@ GAMES = ("Alien", "BeamRider", "Breakout", "Pong", "Qbert", "Seaquest", "SpaceIn
 """The Atari games of McCandlish et al. 2018."""
 DASHBOARD_PORT = 8265
 """Ray's default."""
+DASHBOARD_SECONDS = 5.0
+"""For a listener to say whether it is a dashboard (a guess)."""
 METRICS_PORT = "ray start --metrics-export-port=8080"
 SAME = "the same RAY_AUTH_MODE and token belong on every node and client (cluster/profile.sh)"
 
@@ -166,21 +169,27 @@ def dashboard() -> Line:
     if not open_to:
         return Line("dashboard", "ok", f"nothing but loopback listens on port {port}")
     where = f"port {port} listens on {', '.join(map(str, open_to))}"
-    mode = _dashboard_mode(open_to[0], port)
+    do = "ray start --head --dashboard-host=127.0.0.1, and reach it with `ssh -L` or `ray dashboard`"
+    try:
+        mode = _dashboard_mode(open_to[0], port)
+    except TimeoutError:
+        where += f", and said nothing in {DASHBOARD_SECONDS:g} s: it may be a Ray dashboard"
+        return Line("dashboard", "warning", where, f"if it is one: {do}")
     if mode is None:
         return Line("dashboard", "ok", f"{where}, but that is no Ray dashboard")
-    do = "ray start --head --dashboard-host=127.0.0.1, and reach it with `ssh -L` or `ray dashboard`"
     return Line("dashboard", "warning" if mode == "token" else "failure", f"{where}, authentication: {mode}", do)
 
 
 def _dashboard_mode(address: ipaddress.IPv4Address | ipaddress.IPv6Address, port: int) -> str | None:
-    """What a Ray dashboard says of itself; None where something else answers, or nothing."""
+    """What a Ray dashboard says of itself; None where something else answers or refuses; TimeoutError: nobody does."""
     host = "127.0.0.1" if address.is_unspecified else f"[{address}]" if address.version == 6 else str(address)
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with direct.open(f"http://{host}:{port}/api/authentication_mode", timeout=5) as answer:
-            return str(json.load(answer)["authentication_mode"])
-    except (OSError, ValueError, KeyError, TypeError):
+        with direct.open(f"http://{host}:{port}/api/authentication_mode", timeout=DASHBOARD_SECONDS) as answer:
+            return str(json.loads(answer.read(1 << 16))["authentication_mode"])
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError, RecursionError) as error:
+        if isinstance(getattr(error, "reason", error), TimeoutError):  # while connecting it comes wrapped
+            raise TimeoutError from None
         return None
 
 

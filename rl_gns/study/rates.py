@@ -54,7 +54,7 @@ def measured(config: RunConfig, seconds: float, watch: Callable[[str], None] = l
         learner, probe = _learning(parts, seconds / 2)
         known, weights = provenance(parts.learner), parts.learner.weights()
         block, bytes_per_env_step = parts.blocks[0], parts.bytes_per_env_step()
-        valid = parts.env_steps / config.batch.rollout_env_steps
+        valid = parts.valid_share
         publishing = _seconds(parts.learner.weights, 5)
     watch(f"measuring {cores} actors and the driver for {seconds / 2:.2g} s")
     with session.start(cores, object_store_bytes(config), address="local"):
@@ -80,9 +80,9 @@ def measured(config: RunConfig, seconds: float, watch: Callable[[str], None] = l
 
 
 def _learning(parts: Components, seconds: float) -> tuple[float, float]:
-    """(rows a second of one epoch, a probe's time in epochs); each once before it counts."""
+    """(valid rows a second of one epoch, a probe's time in epochs); each once before it counts."""
     parts.learner_epochs(1)
-    batch = parts.learner.prepare(parts.blocks)
+    batch = parts.learner.prepare(parts.rollout)
     parts.learner.probe(batch)
     rounds = max(2, math.ceil(seconds / (_seconds(lambda: parts.learner_epochs(1), 1) * 1.3)))
     rate = parts.learner_epochs(rounds)
@@ -136,12 +136,16 @@ POSITIVE += ("bytes_per_env_step", "valid_share", "cores", "memory_bytes")
 
 def _fields(table: Any, file: Path) -> dict[str, Any]:
     names = {field.name: str(field.type) for field in dataclasses.fields(Rates)}
+    if isinstance(table, dict):  # what has a default came later: files kept before lack it
+        table = {f.name: f.default for f in dataclasses.fields(Rates) if f.default is not dataclasses.MISSING} | table
     if not isinstance(table, dict) or set(table) != set(names):
         odd = sorted(set(table) ^ set(names)) if isinstance(table, dict) else [type(table).__name__]
         raise ConfigError(f"--rates: {file}: not what `rl-gns plan --cluster --json` prints; {odd[0]} does not fit")
     for name, kind in names.items():
         value = table[name]
-        if kind in ("int", "float"):
+        if value is None and kind.endswith("None"):
+            continue
+        if kind.startswith(("int", "float")):
             number = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e18
             if not number or (name in POSITIVE and value < 1e-12):
                 least = "more than 0" if name in POSITIVE else "0 or more"
