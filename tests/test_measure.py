@@ -8,6 +8,7 @@ import pytest
 from tiny import BANDIT, CARTPOLE, bandit_with_policy, config, numbers
 
 from envs.bandits import ARMS, true_noise_scale
+from rl_gns.noise.scale import hopeless_reasons
 from rl_gns.records import to_json
 from rl_gns.study.initialisations import directory, measure_fresh, spread
 from rl_gns.study.measure import design_effect, measure
@@ -75,7 +76,15 @@ def scale(b_simple, signal_sq=1.0, width=1.5, resolved=True):
         "high": b_simple * width,
         "confidence": 0.95,
         "resolved": resolved,
+        "reason": None if resolved else "signal's interval touches zero",
     }
+
+
+def test_policies_that_can_never_resolve_say_why():
+    """The same numbers, with the reason; the control has none."""
+    assert spread([scale(100.0), scale(120.0)]).reason is None
+    few = scale(110.0, resolved=False) | {"reason": f"{hopeless_reasons(4, True)[0]}; signal's interval touches zero"}
+    assert spread([scale(100.0), few]).reason == "4 groups: at least 8 are needed"
 
 
 def test_each_policy_counts_once():
