@@ -1,6 +1,7 @@
 """The figure of a comparison of games, from a compare.json of known numbers."""
 
 import csv
+import json
 
 import pytest
 from test_architecture import ROOT
@@ -9,7 +10,8 @@ from rl_gns.cli import main
 from rl_gns.comparison import ComparedCell, FrontBeside, GameAtStage, GamesCompared, PaperValue, Pooled
 from rl_gns.config import ConfigError
 from rl_gns.records import NoiseScale, to_json
-from rl_gns.report import games, protocols
+from rl_gns.report import compared as compared_figure
+from rl_gns.report import drawing, game_answers, games, protocols, spreads
 from rl_gns.report.found import look
 from rl_gns.report.page import write
 from rl_gns.rundir import write_json
@@ -95,6 +97,69 @@ def test_games_stand_beside_each_other(compared, capsys):
         and "The paper's, another protocol: A2C" in words
     )
     assert "FORCED" not in (out / "games.svg").read_text()
+
+
+COMMITTED = ROOT / "docs" / "results" / "2026-11-23-compare"
+
+
+def lines_of(axes, marker):
+    """(x, y, hollow) of what is drawn with that marker, the legend's empty lines left out."""
+    kept = [line for line in axes.lines if line.get_marker() == marker and len(line.get_xdata())]
+    hollow = [line.get_markerfacecolor() in (drawing.PAPER, "none") for line in kept]
+    return [(list(line.get_xdata()), list(line.get_ydata()), h) for line, h in zip(kept, hollow, strict=True)]
+
+
+def test_an_interval_is_the_wider_of_both_and_resolved_only_where_both_are():
+    """Space Invaders' fresh policies: none resolves, their estimates lie close together by chance."""
+    found = look(COMMITTED)
+    (its,) = [e for e in found.saved["results"] if (e["game"], e["stage"]) == ("SpaceInvaders", 0)]
+    pooled = its["noise"]["policy"]
+    assert pooled["resolved"] and not pooled["within_resolved"], "what the rule is about"
+    said = spreads.believed(pooled)
+    assert (said["low"], said["high"], said["resolved"]) == (pooled["within_low"], None, False)
+    drawn = compared_figure.figure(found, "games")
+    row = dict(
+        zip(drawn.columns, next(r for r in drawn.rows if r[:4] == ("SpaceInvaders", 0, "policy", "all")), strict=True)
+    )
+    assert (row["low"], row["high"], row["resolved"]) == (pooled["within_low"], None, False)
+    assert (row["between_low"], row["between_high"]) == (pooled["low"], pooled["high"])
+    (cells,) = [line for line in drawn.table.lines if line[:2] == ("SpaceInvaders", "fresh")]
+    assert cells[2] == "66,500 [32,200 to no upper limit], unresolved" and cells[3] == "34,700 to 783,000"
+    (answer,) = [a for a in game_answers.of_comparison(found) if a.env == "SpaceInvaders" and "fresh" in a.what]
+    assert "66,500 [32,200 to no upper limit] env steps, unresolved" in answer.says
+    assert answer.numbers["b_simple"] == {
+        "value": pooled["b_simple"],
+        "low": pooled["within_low"],
+        "high": None,
+        "resolved": False,
+    }
+    axes = drawn.figure.axes[0]
+    (hollow,) = [h for x, y, h in lines_of(axes, "o") + lines_of(axes, "s") if x == [pooled["b_simple"]]]
+    assert hollow
+
+
+def test_every_policy_has_its_mark():
+    """A dot at its estimate, else an arrow at its lower limit."""
+    found = look(COMMITTED)
+    axes = compared_figure.figure(found, "games").figure.axes[0]
+    scales = [cell["noise"]["policy"] for cell in found.saved["cells"]]
+    small = [line for line in axes.lines if line.get_alpha() == 0.6 and line.get_marker() in "o>"]
+    drawn = {m: sorted(x for line in small if line.get_marker() == m for x in line.get_xdata()) for m in "o>"}
+    assert drawn["o"] == sorted(s["b_simple"] for s in scales if s["b_simple"])
+    assert drawn[">"] == sorted(s["low"] for s in scales if not s["b_simple"]) and len(drawn[">"]) == 6
+    assert len(drawn["o"]) + len(drawn[">"]) == len(scales) == 56
+    _, words = axes.get_legend_handles_labels()
+    assert {"fresh", "after 200,000 env steps", "hollow: unresolved", "dot: one policy"} <= set(words)
+
+
+def test_the_reason_is_said_where_it_is_known(compared):
+    path = compared()
+    saved = json.loads((path / "compare.json").read_text())
+    saved["results"][0]["noise"]["policy"]["reason"] = "between seeds: signal's interval touches zero"
+    write_json(path / "compare.json", saved)
+    drawn = compared_figure.figure(look(path), "games")
+    assert drawn.table.lines[0][2].endswith(", unresolved: between seeds: signal's interval touches zero")
+    assert drawn.rows[0][8] == "between seeds: signal's interval touches zero"
 
 
 def test_a_forced_comparison_says_so_on_the_figure(compared):

@@ -6,8 +6,9 @@ from typing import Any
 
 from rl_gns.digits import with_interval
 from rl_gns.report.answer import NOT_SWEPT, Answer, limits
-from rl_gns.report.compared import PART, stage_words
+from rl_gns.report.compared_marks import PART, stage_words
 from rl_gns.report.found import FoundComparison
+from rl_gns.report.spreads import believed
 
 
 def of_comparison(found: FoundComparison) -> list[Answer]:
@@ -16,13 +17,13 @@ def of_comparison(found: FoundComparison) -> list[Answer]:
 
 
 def _answer(found: FoundComparison, each: dict[str, Any]) -> Answer:
-    saved, pooled = found.saved, each["noise"][PART]
+    saved, said = found.saved, believed(each["noise"][PART])
     fronts = [front for front in saved["fronts"] if front["game"] == each["game"]]
-    value, doubt = with_interval(*(pooled[n] for n in ("b_simple", "low", "high"))), not pooled["resolved"]
+    value, doubt = with_interval(*(said[n] for n in ("b_simple", "low", "high"))), not said["resolved"]
     size = saved["settings"]["batch"]["size"] if saved["settings"] else None
     return Answer(
         env=each["game"],
-        what=f"{stage_words(each)}, {len(each['seeds'])} seeds ({found.name})",
+        what=f"{stage_words(each['stage'])}, {len(each['seeds'])} seeds ({found.name})",
         predicted=f"B_simple {value}{', unresolved' * doubt}",
         swept="; ".join(map(_swept, fronts)) or NOT_SWEPT,
         used=f"{size:,}" if each["stage"] and size else "not trained" if not each["stage"] else "not known",
@@ -31,7 +32,7 @@ def _answer(found: FoundComparison, each: dict[str, Any]) -> Answer:
         numbers={
             "stage_env_steps": each["stage"],
             "seeds": each["seeds"],
-            "b_simple": limits(pooled, "b_simple"),
+            "b_simple": limits(said, "b_simple"),
             "predicted_b_crit": limits(None),
             "swept_b_crit": [limits(front) | {"goal_return": front["goal_return"]} for front in fronts],
             "used": {"least": size, "most": size} if each["stage"] else limits(None),
