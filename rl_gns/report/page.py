@@ -11,6 +11,7 @@ import jinja2
 
 from rl_gns.on_disk import understood
 from rl_gns.report import compared, controller, curves, drawing, front_figures, games, maps, noise_figures, protocols
+from rl_gns.report import speed_up as speed_ups
 from rl_gns.report.answer import Answer, verdict_table
 from rl_gns.report.confounds import confound_table
 from rl_gns.report.drawing import Drawn, Table
@@ -74,7 +75,7 @@ def _own_figures(each: Found, prefix: str) -> Iterator[tuple[Drawn | None, str]]
     """(figure or None, what is missing where there is none) of one directory."""
     if isinstance(each, FoundSweep):
         yield front_figures.front(each, f"{prefix}front"), ""
-        yield front_figures.speed_up(each, f"{prefix}speed-up"), "no speed-up: no goal was reached at two batch sizes"
+        yield speed_ups.speed_up(each, f"{prefix}speed-up"), "no speed-up: no goal was reached at two batch sizes"
         yield maps.rate_map(each, f"{prefix}rates"), "no map of learning rates: one rate at each batch size"
         yield curves.of_sweep(each, f"{prefix}curves"), "no learning curves: the runs' own logs are not kept here"
     elif isinstance(each, FoundRun):
