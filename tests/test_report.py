@@ -13,7 +13,7 @@ from tiny import CARTPOLE, config
 from rl_gns.cli import main
 from rl_gns.config import ConfigError
 from rl_gns.noise.pooled_prediction import hold_against
-from rl_gns.report import curves, drawing, protocols
+from rl_gns.report import curves, drawing, names, protocols
 from rl_gns.report.found import look, seeds_words
 from rl_gns.report.maps import squares
 from rl_gns.report.page import write
@@ -210,6 +210,28 @@ def test_the_flags_of_report(capsys, tmp_path):
     assert main(["report", f"--out={tmp_path}", str(BREAKOUT)]) == 0
     said = capsys.readouterr().out
     assert said.startswith("Breakout, to a return of 2") and f"page: {tmp_path}/index.html" in said
+
+
+def test_runs_of_one_name_have_a_line_and_a_name_each(run, tmp_path):
+    """In the learning curves, their legend and their file, and in the names of their own figures."""
+    for place in ("one", "two"):
+        shutil.copytree(run, tmp_path / place / "run")
+    _, said = write([tmp_path / "one" / "run", tmp_path / "two" / "run"], tmp_path / "out")
+    drawn = {each.name: each for each in said.drawn}
+    both = drawn["learning-curves"]
+    assert {row[1] for row in both.rows} == {"one/run", "two/run"}
+    axes = both.figure.axes[0]
+    looks = {(line.get_label(), line.get_color(), line.get_linestyle()) for line in axes.lines}
+    assert {label for label, _, _ in looks} == {"one/run", "two/run"}
+    assert len({colour for _, colour, _ in looks}) == len({dashes for _, _, dashes in looks}) == 2
+    assert {"one-run--noise", "two-run--noise"} <= set(drawn)
+    assert [answer.what.split(",")[0] for answer in said.answers] == ["run one/run", "run two/run"]
+
+
+def test_names_are_the_shortest_ends_that_differ(tmp_path):
+    ends = ("a/run", "b/run", "other", "a/x/run")
+    assert names.distinct([tmp_path / end for end in ends]) == ["a/run", "b/run", "other", "x/run"]
+    assert names.distinct([tmp_path / "a", tmp_path / "b" / ".." / "a"]) == ["a", "a"]
 
 
 def test_waves_are_part_of_the_protocol():

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import shutil
+from dataclasses import replace
 
 import pytest
 from test_architecture import ROOT
@@ -13,7 +15,7 @@ from rl_gns.records import NoiseScale, to_json
 from rl_gns.report import compared as compared_figure
 from rl_gns.report import drawing, game_answers, games, protocols, spreads
 from rl_gns.report.found import look
-from rl_gns.report.page import write
+from rl_gns.report.page import look_at_all, write
 from rl_gns.rundir import write_json
 
 PARTS = ("policy", "rest", "total")
@@ -200,6 +202,37 @@ def test_a_sweep_that_a_comparison_names_is_drawn_once(compared):
     assert games.pairs([look(path), look(path)]) == pair and len(pair) == 1
     with pytest.raises(ConfigError, match=r"mixed protocols: batch\.epochs: 4 there, 1 here"):
         protocols.check([look(path), look(ROOT / "docs" / "results" / "2026-11-23-breakout-front")], force=False)
+
+
+BREAKOUT = ROOT / "docs" / "results" / "2026-11-23-breakout-front"
+
+
+def test_sweeps_of_one_name_are_all_drawn(tmp_path):
+    """Two places hold a directory `front`: four goals, told apart by the shortest end of the path; a path to one of
+    them that reads otherwise is no third."""
+    for place in ("seed0", "seed1"):
+        (tmp_path / place / "front").mkdir(parents=True)
+        shutil.copy(BREAKOUT / "sweep.json", tmp_path / place / "front")
+    (tmp_path / "link").symlink_to(tmp_path / "seed1" / "front")
+    paths = [tmp_path / name for name in ("seed0/front", "seed1/front", "link", "seed0/../seed0/front")]
+    found = look_at_all(paths)
+    assert [each.name for each in found] == ["seed0/front", "seed1/front"]
+    drawn = games.games(found, "predicted-swept")
+    assert [row[1] for row in drawn.rows] == ["seed0/front"] * 2 + ["seed1/front"] * 2
+    assert len({line[0] for line in drawn.table.lines}) == 2 and drawn.origin.n == "4 fronts of 2 sweeps"
+
+
+def test_a_sweep_that_was_moved_since_a_comparison_named_it_is_drawn_once(compared, tmp_path):
+    saved = json.loads((BREAKOUT / "sweep.json").read_text())["fronts"][0]
+    swept, predicted = saved["front"], saved["predicted"]
+    knee = (swept["b_crit"], swept["low"], swept["high"], swept["resolved"], None, 0.9)
+    ends = (predicted["b_crit"], predicted["low"], predicted["high"])
+    moved = FrontBeside("Breakout", f"runs/{BREAKOUT.name}", 2.0, "", *knee, *ends, None, None, "ours", None)
+    other = replace(moved, predicted=2 * ends[0])
+    both = [look(BREAKOUT), look(compared(fronts=[moved]))]
+    assert [pair.sweep for pair in games.pairs(both)] == [BREAKOUT.name] * 2
+    both[1] = look(compared(fronts=[other]))
+    assert [pair.sweep for pair in games.pairs(both)] == [f"results/{BREAKOUT.name}"] * 2 + [f"runs/{BREAKOUT.name}"]
 
 
 def test_a_comparison_without_a_measurement_is_said(compared):

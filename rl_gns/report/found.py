@@ -47,10 +47,12 @@ class FoundRun:
     measured: dict[str, Any] | None
     """measure.json."""
     sittings: Sittings
+    label: str = ""
+    """What it is called beside others; empty: as the directory."""
 
     @property
     def name(self) -> str:
-        return named(self.path)
+        return self.label or named(self.path)
 
     @property
     def origin(self) -> Origin:
@@ -74,10 +76,12 @@ class FoundSweep:
     """Variant -> settings; the sweep's own under the empty name where it has none."""
     sittings: Sittings
     """Of all cells whose directories were kept."""
+    label: str = ""
+    """What it is called beside others; empty: as the directory."""
 
     @property
     def name(self) -> str:
-        return named(self.path)
+        return self.label or named(self.path)
 
     @property
     def env(self) -> str:
@@ -120,10 +124,12 @@ class FoundComparison:
     path: Path
     saved: dict[str, Any]
     """compare.json."""
+    label: str = ""
+    """What it is called beside others; empty: as the directory."""
 
     @property
     def name(self) -> str:
-        return named(self.path)
+        return self.label or named(self.path)
 
 
 Found = FoundRun | FoundSweep | FoundComparison

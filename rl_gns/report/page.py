@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jinja2
 
 from rl_gns.on_disk import understood
-from rl_gns.report import compared, controller, curves, drawing, front_figures, games, maps, noise_figures, protocols
+from rl_gns.report import (
+    compared,
+    controller,
+    curves,
+    drawing,
+    front_figures,
+    games,
+    maps,
+    names,
+    noise_figures,
+    protocols,
+)
 from rl_gns.report import speed_up as speed_ups
 from rl_gns.report.answer import Answer, verdict_table
 from rl_gns.report.confounds import confound_table
@@ -40,7 +51,7 @@ class Report:
 def gather(paths: Sequence[Path], force: bool = False, out: Path | None = None) -> Report:
     """Read every directory and draw all that they hold; ConfigError names the first that is nothing whole, and the
     first difference between protocols, unless forced. To be called in `drawing.styled()`."""
-    found = [look(path) for path in dict.fromkeys(paths)]
+    found = look_at_all(paths)
     forced = protocols.check(found, force)
     drawn: list[Drawn] = []
     absent: list[str] = []
@@ -58,6 +69,12 @@ def gather(paths: Sequence[Path], force: bool = False, out: Path | None = None) 
     flags = (["--out", str(out)] if out else []) + ["--force"] * force
     command = shlex.join(["rl-gns", "report", *map(str, paths), *flags])
     return Report(found, said, drawn, absent, forced, command)
+
+
+def look_at_all(paths: Sequence[Path]) -> list[Found]:
+    """Every directory once, under names that are no other's."""
+    paths = names.once(paths)
+    return [replace(look(path), label=name) for path, name in zip(paths, names.distinct(paths), strict=True)]
 
 
 def _prefixes(found: Sequence[Found]) -> list[str]:
