@@ -95,7 +95,7 @@ def test_games_stand_beside_each_other(compared, capsys):
     words = (out / "games.md").read_text()
     assert (
         "500, 2,600" in words
-        and "commit of the runs: 0123456" in words
+        and "commit of the runs: not recorded in the directory; pooled at 0123456" in words
         and "The paper's, another protocol: A2C" in words
     )
     assert "FORCED" not in (out / "games.svg").read_text()
@@ -162,6 +162,20 @@ def test_the_reason_is_said_where_it_is_known(compared):
     drawn = compared_figure.figure(look(path), "games")
     assert drawn.table.lines[0][2].endswith(", unresolved: between seeds: signal's interval touches zero")
     assert drawn.rows[0][8] == "between seeds: signal's interval touches zero"
+
+
+def test_the_commits_are_those_of_the_measurements(compared):
+    """And seeds are named by stage, where the stages have not the same."""
+    path = compared()
+    saved = json.loads((path / "compare.json").read_text())
+    for each, commit in zip(saved["cells"], ("a" * 40, "b" * 40, None, "a" * 40), strict=True):
+        each["commit"] = commit
+    saved["cells"][3] |= {"stage": 200_000, "seed": 2}
+    write_json(path / "compare.json", saved)
+    assert compared_figure.figure(look(path), "games").origin.words() == (
+        "n = 4 policies; fresh seeds 0, 1, after 200,000 env steps seed 2; commit of the runs: aaaaaaa, bbbbbbb; "
+        "commit of 1 of them not recorded; pooled at 0123456."
+    )
 
 
 def test_a_forced_comparison_says_so_on_the_figure(compared):

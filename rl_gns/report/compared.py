@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from rl_gns.comparison import stage_name
 from rl_gns.digits import round3, with_interval
 from rl_gns.report import compared_marks, drawing
-from rl_gns.report.compared_marks import PART
+from rl_gns.report.compared_marks import PART, stage_words
 from rl_gns.report.drawing import Drawn, Table
-from rl_gns.report.found import FoundComparison, Origin, commands, commits
+from rl_gns.report.found import FoundComparison, Origin, commands, commits, seeds_words
 from rl_gns.report.spreads import believed, between
 
 COLUMNS = ("game", "stage_env_steps", "part", "seed", "b_simple_env_steps", "low", "high", "resolved", "reason")
@@ -135,8 +135,26 @@ def _caption(saved: dict[str, Any]) -> str:
 
 
 def origin(saved: dict[str, Any]) -> Origin:
-    """Of all that compare.json holds."""
-    seeds = tuple(sorted({cell["seed"] for cell in saved["cells"]}))
-    n = len(saved["cells"])
-    last = [saved["provenance"] | {"command": saved["command"]}]
-    return Origin(f"{n} polic{'ies' if n > 1 else 'y'}", seeds, commits(last), commands(last))
+    """Of all that compare.json holds: commits of the measurements, beside that of the sitting that pooled them."""
+    cells, last = saved["cells"], saved["provenance"] | {"command": saved["command"]}
+    unknown = sum(not cell.get("commit") for cell in cells)
+    also = [f"commit of {unknown} of them not recorded"] * (0 < unknown < len(cells))
+    also += [f"pooled at {commit}" for commit in commits([last])]
+    return Origin(
+        n=f"{len(cells)} polic{'ies' if len(cells) > 1 else 'y'}",
+        seeds=tuple(sorted({cell["seed"] for cell in cells})),
+        commits=commits([{"commit": cell.get("commit")} for cell in cells]),
+        commands=commands([last]),
+        seeds_said=_seeds(saved),
+        also=tuple(also),
+    )
+
+
+def _seeds(saved: dict[str, Any]) -> str:
+    """`fresh seeds 0 to 4, after 200,000 env steps seeds 0 to 2`; nothing where all stages have the same."""
+    stages: dict[int, set[int]] = {}
+    for cell in saved["cells"]:
+        stages.setdefault(cell["stage"], set()).add(cell["seed"])
+    if len(set(map(frozenset, stages.values()))) < 2:
+        return ""
+    return ", ".join(f"{stage_words(stage)} {seeds_words(sorted(stages[stage]))}" for stage in sorted(stages))

@@ -62,9 +62,8 @@ def gather(paths: Sequence[Path], force: bool = False, out: Path | None = None) 
                     absent.append(f"{each.name}: {missing}")
                 else:
                     drawn.append(figure)
-    named = " and ".join(str(each.path) for each in found)
-    with understood(Path(named)):
-        said = answers(found)
+    said = answers(found)
+    with understood(Path(" and ".join(str(each.path) for each in found))):
         drawn = [*_together(found, absent), *drawn] if len(found) > 1 else drawn + _together(found, absent)
     flags = (["--out", str(out)] if out else []) + ["--force"] * force
     command = shlex.join(["rl-gns", "report", *map(str, paths), *flags])
@@ -91,6 +90,11 @@ def _prefixes(found: Sequence[Found]) -> list[str]:
 def _own_figures(each: Found, prefix: str) -> Iterator[tuple[Drawn | None, str]]:
     """(figure or None, what is missing where there is none) of one directory."""
     if isinstance(each, FoundSweep):
+        if each.failed_words:
+            yield None, each.failed_words
+        if not each.fronts:
+            yield None, "no front: no run finished"
+            return
         yield front_figures.front(each, f"{prefix}front"), ""
         yield speed_ups.speed_up(each, f"{prefix}speed-up"), "no speed-up: no goal was reached at two batch sizes"
         yield maps.rate_map(each, f"{prefix}rates"), "no map of learning rates: one rate at each batch size"
