@@ -13,7 +13,7 @@ from tiny import CARTPOLE, config
 from rl_gns.cli import main
 from rl_gns.config import ConfigError
 from rl_gns.noise.pooled_prediction import hold_against
-from rl_gns.report import curves, drawing, names, protocols
+from rl_gns.report import controller, curves, drawing, names, protocols
 from rl_gns.report.found import look, seeds_words
 from rl_gns.report.maps import squares
 from rl_gns.report.page import write
@@ -122,6 +122,26 @@ def test_a_runs_figures_are_its_records(both, run):
     assert any(known)
     moves = [d for d in lines(out / f"{drawing.slug(run.name)}--controller.csv") if d["moved"] == "True"]
     assert len(moves) == RunDir(run).read_result()["batch_size_moves"]
+
+
+def test_what_a_controller_saw_once_is_drawn(run):
+    """Resolved between two that are not: a dot and a bar, since a line and a band have no width there."""
+    found = look(run)
+    records = [json.loads(json.dumps(record)) for record in found.records[:5]]
+    for i, record in enumerate(records):
+        saw = {"saw_b_simple": 200.0, "saw_low": 100.0, "saw_high": 400.0, "target_batch_size": 150.0}
+        record["decision"] |= {"saw_resolved": i == 2, "moved": i == 2, **(saw if i == 2 else dict.fromkeys(saw))}
+    drawn = controller.decisions(dataclasses.replace(found, records=records), "controller")
+    axes = drawn.figure.axes[0]
+    begun = records[2]["env_steps"] - records[2]["used_env_steps"]
+    dots = {line.get_label(): line for line in axes.lines if line.get_marker() == "." and line.get_markevery() == [2]}
+    for label, value in (("wanted: kappa x B_simple", 150.0), ("B_simple seen", 200.0)):
+        assert (dots[label].get_xdata()[2], dots[label].get_ydata()[2]) == (begun, value)
+    (bars,) = [each for each in axes.collections if hasattr(each, "get_segments")]
+    assert [segment.tolist() for segment in bars.get_segments()] == [[[begun, 100.0], [begun, 400.0]]]
+    (moved,) = [line for line in axes.lines if line.get_label() == "moved"]
+    (row,) = [row for row in drawn.rows if row[-2]]
+    assert list(moved.get_xdata()) == [row[drawn.columns.index("begun_env_steps")]] == [begun]
 
 
 def test_an_unresolved_knee_is_no_answer():
