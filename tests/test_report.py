@@ -13,8 +13,8 @@ from tiny import CARTPOLE, config
 from rl_gns.cli import main
 from rl_gns.config import ConfigError
 from rl_gns.noise.pooled_prediction import hold_against
-from rl_gns.report import controller, curves, drawing, names, protocols
-from rl_gns.report.found import look, seeds_words
+from rl_gns.report import controller, curves, drawing, front_figures, names, protocols
+from rl_gns.report.found import Origin, look, seeds_words
 from rl_gns.report.maps import squares
 from rl_gns.report.page import write
 from rl_gns.report.verdict import answers
@@ -302,6 +302,17 @@ def test_a_cell_that_ended_no_episode_has_no_curve(run, tmp_path):
     assert curves.of_sweep(look(tmp_path), "curves").origin.n == "1 run"
     (tmp_path / name / "metrics.jsonl").write_text("")
     assert curves.of_sweep(look(tmp_path), "curves") is None
+
+
+def test_commands_that_are_left_out_are_counted(tmp_path):
+    origin = Origin("9 runs", (0,), ("cf79d2d",), tuple(f"rl-gns train --seed {seed}" for seed in range(9)))
+    assert len(origin.first_commands) == 4 and origin.more_commands.startswith("And 5 commands more: ")
+    assert dataclasses.replace(origin, commands=origin.commands[:4]).more_commands == ""
+    with drawing.styled():
+        drawn = dataclasses.replace(front_figures.front(look(BREAKOUT), "front"), origin=origin)
+        drawing.write(drawn, tmp_path, "rl-gns report")
+    words = (tmp_path / "front.md").read_text()
+    assert words.count("Runs: `") == 4 and "And 5 commands more: `rl-gns report --json` names all." in words
 
 
 def test_small_words():

@@ -140,6 +140,22 @@ def test_an_interval_is_the_wider_of_both_and_resolved_only_where_both_are():
     assert hollow
 
 
+def test_a_comparison_opens_with_what_it_says_as_a_whole(compared, capsys):
+    """Which games resolve, the least and the largest, and what grew."""
+    (said,) = game_answers.opening(look(COMMITTED))
+    assert (
+        "Fresh, resolved in 3 of 7 games, from Qbert 7,190 [4,410 to 19,500] to Alien 36,500 [24,600 to 70,200]; of "
+        "the others only lower limits are known, the highest 48,600 (Breakout)." in said
+    )
+    assert "After 200,000 env steps, resolved in 1 of 7 games: Alien 35,000 [21,600 to 92,100]; " in said
+    grew = "Qbert x 3.58 [1.03 to no upper limit] and Seaquest x 6.6 [1.8 to no upper limit]"
+    assert said.endswith(f"Since fresh it grew for certain in {grew}, and fell in none.")
+    assert main(["report", str(compared())]) == 0
+    ours = "Fresh, resolved in 1 of 2 games: Qbert 5,000 [2,500 to 9,000]; "
+    first = capsys.readouterr().out.splitlines()[0]
+    assert ours in first and f"<p>{first}</p>" in (compared() / "report" / "index.html").read_text()
+
+
 def test_every_policy_has_its_mark():
     """A dot at its estimate, else an arrow at its lower limit."""
     found = look(COMMITTED)

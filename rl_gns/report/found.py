@@ -15,6 +15,8 @@ from rl_gns.on_disk import understood
 from rl_gns.rundir import RunDir, read_json
 
 SWEEP, COMPARE, PROVENANCE = "sweep.json", "compare.json", "provenance.json"
+COMMANDS_SHOWN = 4
+"""Below a figure; a sweep with --reuse and a resumed run have two or three (a choice)."""
 FAILED_SHOWN = 3
 """Cells that failed for one reason mostly fail together (a choice)."""
 Sittings = list[dict[str, Any]]
@@ -41,6 +43,17 @@ class Origin:
         commits = ", ".join(self.commits) or "not recorded in the directory"
         seeds = self.seeds_said or seeds_words(self.seeds)
         return "; ".join([f"n = {self.n}", seeds, f"commit of the runs: {commits}", *self.also]) + "."
+
+    @property
+    def first_commands(self) -> tuple[str, ...]:
+        """As many as stand below a figure."""
+        return self.commands[:COMMANDS_SHOWN]
+
+    @property
+    def more_commands(self) -> str:
+        """How many do not; empty where all do."""
+        more = len(self.commands) - COMMANDS_SHOWN
+        return f"And {more} command{'s' * (more > 1)} more: `rl-gns report --json` names all." if more > 0 else ""
 
 
 @dataclass(frozen=True)

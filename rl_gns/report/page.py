@@ -16,6 +16,7 @@ from rl_gns.report import (
     curves,
     drawing,
     front_figures,
+    game_answers,
     games,
     maps,
     names,
@@ -39,6 +40,8 @@ class Report:
 
     found: list[Found]
     answers: list[Answer]
+    opening: list[str]
+    """What each comparison of games says as a whole."""
     drawn: list[Drawn]
     absent: list[str]
     """A line for each figure that is not there: what is missing."""
@@ -64,10 +67,11 @@ def gather(paths: Sequence[Path], force: bool = False, out: Path | None = None) 
                     drawn.append(figure)
     said = answers(found)
     with understood(Path(" and ".join(str(each.path) for each in found))):
+        opening = [line for each in found if isinstance(each, FoundComparison) for line in game_answers.opening(each)]
         drawn = [*_together(found, absent), *drawn] if len(found) > 1 else drawn + _together(found, absent)
     flags = (["--out", str(out)] if out else []) + ["--force"] * force
     command = shlex.join(["rl-gns", "report", *map(str, paths), *flags])
-    return Report(found, said, drawn, absent, forced, command)
+    return Report(found, said, opening, drawn, absent, forced, command)
 
 
 def look_at_all(paths: Sequence[Path]) -> list[Found]:
