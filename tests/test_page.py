@@ -11,14 +11,23 @@ from tiny import CARTPOLE, config
 from rl_gns.report.page import write
 from rl_gns.study.train import train
 
-BREAKOUT = ROOT / "docs" / "results" / "2026-11-23-breakout-front"
+RESULTS = ROOT / "docs" / "results"
+COMPARE, CONFOUNDS, BREAKOUT = (
+    RESULTS / f"2026-11-23-{name}" for name in ("compare", "cartpole-confounds", "breakout-front")
+)
 pytestmark = pytest.mark.slow
 SCREENSHOTS = ROOT / "runs" / "screenshots"
 """Kept for people; not in git."""
 PHONE, DESK = 390, 1280
 COLOURS = ("[getComputedStyle(document.body).color, getComputedStyle(document.body).backgroundColor]",)
 COLOURS += ("getComputedStyle(document.querySelector('figure text')).fill",)
-COLOURS += ("[...document.querySelectorAll('figure > svg')].map(e => e.getBoundingClientRect().width)",)
+COLOURS += ("[...document.querySelectorAll('figure svg')].map(e => e.getBoundingClientRect().width)",)
+COLOURS += (
+    "Math.min(...[...document.querySelectorAll('figure svg text')]"
+    ".map(e => Math.hypot(e.getScreenCTM().a, e.getScreenCTM().b) * parseFloat(getComputedStyle(e).fontSize)))",
+)
+LEAST_TEXT = 9.5
+"""Pixels: a digit of 9.5 pixels can still be read at arm's length (a guess)."""
 POLICY = re.compile(r"<meta http-equiv=.Content-Security-Policy.*?>")
 
 
@@ -27,6 +36,13 @@ def page(tmp_path_factory):
     path = tmp_path_factory.mktemp("run") / "<img src=x onerror=alert(1)>"
     train(config(CARTPOLE, {"total_env_steps": 4000, "control": {"policy": "follow", "max_batch_size": 512}}), path)
     return write([path, BREAKOUT], tmp_path_factory.mktemp("page"))[0]
+
+
+@pytest.fixture(scope="module")
+def other_page(tmp_path_factory):
+    """All that the first one has not: a comparison of games, maps of learning rates, variants, a forced mixture."""
+    out = tmp_path_factory.mktemp("other")
+    return write([COMPARE, CONFOUNDS, BREAKOUT], out, force=True)[0]
 
 
 @pytest.fixture(scope="module")
@@ -54,11 +70,36 @@ def test_the_page_is_sound(browser, page, width, dark):
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     (SCREENSHOTS / f"report-{width}-{'dark' if dark else 'light'}.png").write_bytes(seen.screenshot)
     assert (seen.errors, seen.requests, seen.wide) == ([], [], [])
-    (ink, paper), fill, widths = seen.values
+    (ink, paper), fill, widths, least_text = seen.values
     assert (luminance(paper) < 0.1) == dark and fill == ink
     assert contrast(ink, paper) > 7, "WCAG AAA"
-    assert len(widths) == 6 and min(widths) > 0.85 * min(width, 736)
+    assert len(widths) == 6 and min(widths) >= max(560, 0.85 * min(width, 736))
+    assert least_text > LEAST_TEXT
     assert len(seen.screenshot) > 50_000
+
+
+THERE = ("[...document.querySelectorAll('section[id]')].map(e => e.id)",)
+THERE += ("[...document.querySelectorAll('.forced')].map(e => e.innerText).join(' ')",)
+THERE += ("[...document.querySelectorAll('h2')].map(e => e.innerText)",)
+THERE += ("document.querySelector('header + main p').innerText",)
+THERE += (
+    "['figure', '.verdict'].map(e => document.querySelector(e).getBoundingClientRect().top)",
+    COLOURS[-1],
+)
+
+
+@pytest.mark.parametrize("width, dark", [(PHONE, True), (DESK, False)])
+def test_games_rates_variants_and_a_forced_mixture(browser, other_page, width, dark):
+    seen = browser.look(other_page, width, dark, THERE)
+    (SCREENSHOTS / f"report-games-{width}-{'dark' if dark else 'light'}.png").write_bytes(seen.screenshot)
+    assert (seen.errors, seen.requests, seen.wide) == ([], [], [])
+    ids, forced, titles, opening, (figure, table), least_text = seen.values
+    assert {f"{COMPARE.name}--games", f"{CONFOUNDS.name}--rates", f"{BREAKOUT.name}--speed-up"} <= set(ids)
+    assert "mix protocols" in forced and "there" in forced
+    assert "Variants, and what set their floors" in titles
+    assert opening.startswith("B_simple of the policy gradient") and "Fresh, resolved in 3 of 7 games" in opening
+    assert (figure < table) == (width == PHONE), "on a phone the long table comes after the figures"
+    assert least_text > LEAST_TEXT
 
 
 def planted(page, tmp_path, what, with_policy):

@@ -12,12 +12,10 @@ from tiny import CARTPOLE, config
 
 from rl_gns.cli import main
 from rl_gns.config import ConfigError
-from rl_gns.noise.pooled_prediction import hold_against
-from rl_gns.report import curves, drawing, protocols
-from rl_gns.report.found import look, seeds_words
+from rl_gns.report import controller, curves, drawing, front_figures, names, protocols
+from rl_gns.report.found import Origin, look, seeds_words
 from rl_gns.report.maps import squares
 from rl_gns.report.page import write
-from rl_gns.report.verdict import answers
 from rl_gns.rundir import RunDir
 from rl_gns.study.status import survey
 from rl_gns.study.train import train
@@ -124,42 +122,24 @@ def test_a_runs_figures_are_its_records(both, run):
     assert len(moves) == RunDir(run).read_result()["batch_size_moves"]
 
 
-def test_an_unresolved_knee_is_no_answer():
-    two, three = answers([look(BREAKOUT)])
-    assert two.says.startswith("not settled: the swept knee is not resolved (a power law")
-    assert "304 [110 to 930], not resolved" in two.swept and two.useful == "40: the smallest tried"
-    assert "they agree" not in two.says and three.says.endswith("too wide to tell.")
-    assert three.predicted == "1,020 [98.4 to no upper limit]" and three.used == "40 to 1,280, swept"
-
-
-def test_what_does_not_agree_is_said():
-    hundred, two_hundred = answers([look(OLD)])
-    assert hundred.says.startswith("not answered") and hundred.swept == "no front"
-    assert "DO NOT AGREE" in two_hundred.says
-
-
-@pytest.mark.parametrize(
-    "change, says, swept",
-    [
-        ({}, "the critical batch size is 446 [263 to 804] env steps.", "446 [263 to 804]"),
-        ({"limited_by": "trust region"}, "the floor of S is the clip's", "none: trust-region limited"),
-        ({"predicted": None}, "Nothing was predicted", "446 [263 to 804]"),
-        ({"front": None, "no_front": "too few"}, "not answered: too few.", "no front"),
-        ({"largest_useful_batch": 1280.0}, "the critical batch size is", "446 [263 to 804]"),
-    ],
-)
-def test_the_verdict_of_a_resolved_front(change, says, swept, tmp_path):
-    saved = json.loads((BREAKOUT / "sweep.json").read_text())
-    front = saved["fronts"][1]
-    front["front"] |= {"resolved": True, "reason": None}
-    saved["fronts"] = [front | change]
-    (tmp_path / "sweep.json").write_text(json.dumps(saved))
-    (answer,) = answers([look(tmp_path)])
-    assert says in answer.says and answer.swept == swept
-    assert ("or more: the largest tried" in answer.useful) == ("largest_useful_batch" in change)
-    if not change:
-        assert f"Predicted over swept is {2.28}" in answer.says
-        assert hold_against(front["predicted"], front["front"]).agree is None
+def test_what_a_controller_saw_once_is_drawn(run):
+    """Resolved between two that are not: a dot and a bar, since a line and a band have no width there."""
+    found = look(run)
+    records = [json.loads(json.dumps(record)) for record in found.records[:5]]
+    for i, record in enumerate(records):
+        saw = {"saw_b_simple": 200.0, "saw_low": 100.0, "saw_high": 400.0, "target_batch_size": 150.0}
+        record["decision"] |= {"saw_resolved": i == 2, "moved": i == 2, **(saw if i == 2 else dict.fromkeys(saw))}
+    drawn = controller.decisions(dataclasses.replace(found, records=records), "controller")
+    axes = drawn.figure.axes[0]
+    begun = records[2]["env_steps"] - records[2]["used_env_steps"]
+    dots = {line.get_label(): line for line in axes.lines if line.get_marker() == "." and line.get_markevery() == [2]}
+    for label, value in (("wanted: kappa x B_simple", 150.0), ("B_simple seen", 200.0)):
+        assert (dots[label].get_xdata()[2], dots[label].get_ydata()[2]) == (begun, value)
+    (bars,) = [each for each in axes.collections if hasattr(each, "get_segments")]
+    assert [segment.tolist() for segment in bars.get_segments()] == [[[begun, 100.0], [begun, 400.0]]]
+    (moved,) = [line for line in axes.lines if line.get_label() == "moved"]
+    (row,) = [row for row in drawn.rows if row[-2]]
+    assert list(moved.get_xdata()) == [row[drawn.columns.index("begun_env_steps")]] == [begun]
 
 
 def test_a_run_whose_log_is_gone_still_has_its_numbers(tmp_path):
@@ -212,6 +192,28 @@ def test_the_flags_of_report(capsys, tmp_path):
     assert said.startswith("Breakout, to a return of 2") and f"page: {tmp_path}/index.html" in said
 
 
+def test_runs_of_one_name_have_a_line_and_a_name_each(run, tmp_path):
+    """In the learning curves, their legend and their file, and in the names of their own figures."""
+    for place in ("one", "two"):
+        shutil.copytree(run, tmp_path / place / "run")
+    _, said = write([tmp_path / "one" / "run", tmp_path / "two" / "run"], tmp_path / "out")
+    drawn = {each.name: each for each in said.drawn}
+    both = drawn["learning-curves"]
+    assert {row[1] for row in both.rows} == {"one/run", "two/run"}
+    axes = both.figure.axes[0]
+    looks = {(line.get_label(), line.get_color(), line.get_linestyle()) for line in axes.lines}
+    assert {label for label, _, _ in looks} == {"one/run", "two/run"}
+    assert len({colour for _, colour, _ in looks}) == len({dashes for _, _, dashes in looks}) == 2
+    assert {"one-run--noise", "two-run--noise"} <= set(drawn)
+    assert [answer.what.split(",")[0] for answer in said.answers] == ["run one/run", "run two/run"]
+
+
+def test_names_are_the_shortest_ends_that_differ(tmp_path):
+    ends = ("a/run", "b/run", "other", "a/x/run")
+    assert names.distinct([tmp_path / end for end in ends]) == ["a/run", "b/run", "other", "x/run"]
+    assert names.distinct([tmp_path / "a", tmp_path / "b" / ".." / "a"]) == ["a", "a"]
+
+
 def test_waves_are_part_of_the_protocol():
     """The same columns again in a rollout are correlated: another key, also beside runs from before there were any."""
     config = look(MEASURED).config
@@ -260,6 +262,17 @@ def test_a_cell_that_ended_no_episode_has_no_curve(run, tmp_path):
     assert curves.of_sweep(look(tmp_path), "curves").origin.n == "1 run"
     (tmp_path / name / "metrics.jsonl").write_text("")
     assert curves.of_sweep(look(tmp_path), "curves") is None
+
+
+def test_commands_that_are_left_out_are_counted(tmp_path):
+    origin = Origin("9 runs", (0,), ("cf79d2d",), tuple(f"rl-gns train --seed {seed}" for seed in range(9)))
+    assert len(origin.first_commands) == 4 and origin.more_commands.startswith("And 5 commands more: ")
+    assert dataclasses.replace(origin, commands=origin.commands[:4]).more_commands == ""
+    with drawing.styled():
+        drawn = dataclasses.replace(front_figures.front(look(BREAKOUT), "front"), origin=origin)
+        drawing.write(drawn, tmp_path, "rl-gns report")
+    words = (tmp_path / "front.md").read_text()
+    assert words.count("Runs: `") == 4 and "And 5 commands more: `rl-gns report --json` names all." in words
 
 
 def test_small_words():

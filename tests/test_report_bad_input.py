@@ -1,5 +1,6 @@
 """Directories that hold nothing whole: one clear line that names them, exit code 2, nothing written."""
 
+import json
 import shutil
 
 import pytest
@@ -8,6 +9,7 @@ from test_architecture import ROOT
 from rl_gns.cli import main
 
 RESULTS = ROOT / "docs" / "results"
+COMPARE = RESULTS / "2026-11-23-compare"
 BREAKOUT, MEASURED = RESULTS / "2026-11-23-breakout-front", RESULTS / "2026-11-23-noise-scales" / "Pong-seed1"
 
 
@@ -29,7 +31,22 @@ def spoilt(tmp_path, kind):
         (path / "sweep.json").write_text((BREAKOUT / "sweep.json").read_text()[:5000])
     if kind == "other":
         (path / "sweep.json").write_text("{}")
+    if kind.startswith("compare"):
+        (path / "compare.json").write_text(spoilt_comparison(kind))
     return path
+
+
+def spoilt_comparison(kind):
+    text = (COMPARE / "compare.json").read_text()
+    saved = json.loads(text)
+    if kind == "compare-no-interval":
+        del saved["results"][0]["noise"]["policy"]["within_low"]
+    if kind == "compare-no-cells":
+        saved["cells"] = None
+    if kind == "compare-a-word":
+        saved["results"][3]["noise"]["policy"]["low"] = "low"
+    whole = {"compare-other": "{}", "compare-a-list": "[]", "compare-cut": text[:5000], "compare-empty": ""}
+    return whole.get(kind, json.dumps(saved))
 
 
 @pytest.mark.parametrize(
@@ -44,6 +61,13 @@ def spoilt(tmp_path, kind):
         ("unfinished-sweep", "no sweep.json here, but 1 runs below: let the sweep finish, or name runs, as "),
         ("cut", "damaged"),
         ("other", "damaged, or of another version"),
+        ("compare-other", "damaged, or of another version"),
+        ("compare-a-list", "damaged, or of another version"),
+        ("compare-cut", "damaged"),
+        ("compare-empty", "damaged"),
+        ("compare-no-interval", "damaged, or of another version"),
+        ("compare-no-cells", "damaged, or of another version"),
+        ("compare-a-word", "damaged, or of another version"),
     ],
 )
 def test_a_bad_directory_is_one_line_that_names_it(tmp_path, capsys, kind, complaint):

@@ -19,6 +19,7 @@ def facts(page: Path, report: Report) -> dict[str, Any]:
         "command": report.command,
         "directories": [{"path": str(each.path), "kind": _kind(each)} for each in report.found],
         "forced": report.forced,
+        "opening": report.opening,
         "verdict": [_answer(each) for each in report.answers],
         "figures": [_figure(each, page.parent) for each in report.drawn],
         "absent": report.absent,

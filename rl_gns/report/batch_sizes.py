@@ -24,6 +24,8 @@ class BatchSize:
     """Valid env steps that an optimizer step averaged."""
     learning_rate: float
     runs: int
+    reached: int
+    """Of them, the goal."""
     optimizer_steps: float | None
     """S at the goal, geometric mean of the runs that reached it; None where none did."""
     factor: float | None
@@ -34,6 +36,11 @@ class BatchSize:
     def env_steps(self) -> float | None:
         """E = S B / epochs."""
         return None if self.optimizer_steps is None else self.optimizer_steps * self.batch_env_steps / self.epochs
+
+    @property
+    def half_there(self) -> bool:
+        """Half of its runs or more reached the goal: the quick ones among few would speak for all."""
+        return 2 * self.reached >= self.runs
 
 
 def by_batch_size(cells: list[dict[str, Any]], epochs: int) -> list[BatchSize]:
@@ -47,7 +54,12 @@ def _of_one(cells: list[dict[str, Any]], epochs: int) -> BatchSize:
     first, steps = cells[0], [cell["optimizer_steps"] for cell in cells if cell["reached"]]
     mean, factor = geometric(steps)
     size, valid, rate = (first[name] for name in ("batch_size", "batch_env_steps", "learning_rate"))
-    return BatchSize(size, valid, rate, len(cells), mean, factor, epochs)
+    return BatchSize(size, valid, rate, len(cells), len(steps), mean, factor, epochs)
+
+
+def fitted_steps(fit: dict[str, Any], batch: np.ndarray) -> np.ndarray:
+    """S = S_min (1 + B_crit / B) of a fitted front."""
+    return fit["s_min"] * (1 + fit["b_crit"] / batch)
 
 
 def geometric(values: list[float]) -> tuple[float | None, float | None]:

@@ -59,7 +59,8 @@ def _drawn(env: str, runs: list[FoundRun], labels: list[str], name: str, of: str
     for run, label in zip(runs, labels, strict=True):
         records, i = drawing.thinned([r for r in run.records if r["return_mean"] is not None]), style[label]
         for axes, along in ((by_env, "env_steps"), (by_steps, "optimizer_steps")):
-            look = {"color": COLOURS[i % len(COLOURS)], "ls": DASHES[i // len(COLOURS) % len(DASHES)], "lw": 1.1}
+            dashes = DASHES[(i + i // len(COLOURS)) % len(DASHES)]  # 36 looks, no two of six alike in either
+            look = {"color": COLOURS[i % len(COLOURS)], "ls": dashes, "lw": 1.1}
             axes.plot(series(records, along), series(records, "return_mean"), label=label, **look)
         of_run = (env, run.name, run.config.seed)
         rows += [(*of_run, *(r.get(column) for column in _FIELDS)) for r in records]

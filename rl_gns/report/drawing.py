@@ -31,7 +31,7 @@ NAMES = ("ink", "soft", "faint", "paper", "blue", "orange", "green", "purple", "
 VARIABLES = dict(zip((INK, SOFT, FAINT, PAPER, *COLOURS), NAMES, strict=True))
 """Colour -> the page's CSS variable for it, which dark mode sets anew."""
 WIDTH = 5.6
-"""Inches: 9-point words stay legible on a phone, where the page shrinks a figure to nine tenths."""
+"""Inches: the page draws no figure narrower than 560 px, so that 7-point words are 9.7 px high or more."""
 MOST_POINTS = 600
 """Of one line of a figure: more cannot be told apart (a choice)."""
 FILES = ("png", "svg", "csv", "md")
@@ -179,7 +179,8 @@ def write(drawn: Drawn, out: Path, remake: str) -> str:
         drawn.figure.savefig(out / f"{drawn.name}.png", bbox_inches=wide, metadata={"Software": None, **about})
         write_text(out / f"{drawn.name}.svg", _svg(drawn.figure, about, bbox_inches=wide))
     write_text(out / f"{drawn.name}.csv", _csv(drawn))
-    notes = [drawn.caption, drawn.origin.words(), f"Remade by `{remake}`.", *map("Runs: `{}`.".format, _few(drawn))]
+    runs = [*map("Runs: `{}`.".format, drawn.origin.first_commands), drawn.origin.more_commands]
+    notes = [drawn.caption, drawn.origin.words(), f"Remade by `{remake}`.", *filter(None, runs)]
     write_text(out / f"{drawn.name}.md", f"# {drawn.title}\n\n{drawn.table.markdown()}\n" + "\n\n".join(notes) + "\n")
     return inline(alone, drawn.name, drawn.title)
 
@@ -200,10 +201,6 @@ def _signed(figure: Figure, words: str) -> Bbox:
     place = {"fontsize": SIGNATURE_SIZE, "color": SOFT, "va": "top", "linespacing": 1.25, "parse_math": False}
     figure.text(0.06 / wide, -0.02 / tall, "\n".join(lines), **place)
     return Bbox([[0.0, -below], [wide, tall]])
-
-
-def _few(drawn: Drawn) -> tuple[str, ...]:
-    return drawn.origin.commands[:4]
 
 
 def _csv(drawn: Drawn) -> str:

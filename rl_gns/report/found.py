@@ -15,6 +15,10 @@ from rl_gns.on_disk import understood
 from rl_gns.rundir import RunDir, read_json
 
 SWEEP, COMPARE, PROVENANCE = "sweep.json", "compare.json", "provenance.json"
+COMMANDS_SHOWN = 4
+"""Below a figure; a sweep with --reuse and a resumed run have two or three (a choice)."""
+FAILED_SHOWN = 3
+"""Cells that failed for one reason mostly fail together (a choice)."""
 Sittings = list[dict[str, Any]]
 
 
@@ -29,11 +33,27 @@ class Origin:
     """Of the code that made the runs; empty where no provenance was kept."""
     commands: tuple[str, ...]
     """That made the runs."""
+    seeds_said: str = ""
+    """Instead of all seeds together, where not everything has them all."""
+    also: tuple[str, ...] = ()
+    """What else is to be said of where they come from."""
 
     def words(self) -> str:
         """n, seeds and commits, for a caption."""
         commits = ", ".join(self.commits) or "not recorded in the directory"
-        return f"n = {self.n}; {seeds_words(self.seeds)}; commit of the runs: {commits}."
+        seeds = self.seeds_said or seeds_words(self.seeds)
+        return "; ".join([f"n = {self.n}", seeds, f"commit of the runs: {commits}", *self.also]) + "."
+
+    @property
+    def first_commands(self) -> tuple[str, ...]:
+        """As many as stand below a figure."""
+        return self.commands[:COMMANDS_SHOWN]
+
+    @property
+    def more_commands(self) -> str:
+        """How many do not; empty where all do."""
+        more = len(self.commands) - COMMANDS_SHOWN
+        return f"And {more} command{'s' * (more > 1)} more: `rl-gns report --json` names all." if more > 0 else ""
 
 
 @dataclass(frozen=True)
@@ -47,10 +67,12 @@ class FoundRun:
     measured: dict[str, Any] | None
     """measure.json."""
     sittings: Sittings
+    label: str = ""
+    """What it is called beside others; empty: as the directory."""
 
     @property
     def name(self) -> str:
-        return named(self.path)
+        return self.label or named(self.path)
 
     @property
     def origin(self) -> Origin:
@@ -73,11 +95,13 @@ class FoundSweep:
     configs: dict[str, RunConfig]
     """Variant -> settings; the sweep's own under the empty name where it has none."""
     sittings: Sittings
-    """Of all cells whose directories were kept."""
+    """Of all its cells, as sweep.json has them; in one from before it had, of those whose directories were kept."""
+    label: str = ""
+    """What it is called beside others; empty: as the directory."""
 
     @property
     def name(self) -> str:
-        return named(self.path)
+        return self.label or named(self.path)
 
     @property
     def env(self) -> str:
@@ -86,6 +110,13 @@ class FoundSweep:
     @property
     def fronts(self) -> list[dict[str, Any]]:
         return self.saved["fronts"]
+
+    @property
+    def failed_words(self) -> str:
+        """`2 failed: B64: RuntimeError: ...; ...`, the first few of them; nothing where none did."""
+        failed = [f"{name}: {reason}" for name, reason in self.saved["failed"].items()]
+        more = f"; and {len(failed) - FAILED_SHOWN} more" if len(failed) > FAILED_SHOWN else ""
+        return f"{len(failed)} failed: {'; '.join(failed[:FAILED_SHOWN])}{more}" if failed else ""
 
     def cells(self, front: dict[str, Any] | None = None) -> list[dict[str, Any]]:
         """Every run at every goal, or those of one front."""
@@ -120,10 +151,12 @@ class FoundComparison:
     path: Path
     saved: dict[str, Any]
     """compare.json."""
+    label: str = ""
+    """What it is called beside others; empty: as the directory."""
 
     @property
     def name(self) -> str:
-        return named(self.path)
+        return self.label or named(self.path)
 
 
 Found = FoundRun | FoundSweep | FoundComparison
@@ -159,7 +192,9 @@ def _run(path: Path) -> FoundRun:
 def _sweep(path: Path) -> FoundSweep:
     saved = read_json(path / SWEEP)
     tables = {name: each["config"] for name, each in saved.get("variants", {}).items()} or {"": saved["config"]}
-    sittings = [sitting for file in sorted(path.glob(f"*/{PROVENANCE}")) for sitting in _sittings(file.parent)]
+    sittings = saved.get("provenance") or [
+        s for file in sorted(path.glob(f"*/{PROVENANCE}")) for s in _sittings(file.parent)
+    ]
     configs = {name: from_table(table, RunConfig()) for name, table in tables.items()}
     return FoundSweep(path, saved, from_table(saved["config"], RunConfig()), configs, sittings)
 
@@ -170,7 +205,9 @@ def _sittings(path: Path) -> Sittings:
 
 def commits(sittings: Sittings) -> tuple[str, ...]:
     """Short hashes, a `+` where the checkout held changes that were not committed."""
-    known = [(s["commit"], s.get("uncommitted_changes")) for s in sittings if s.get("commit")]
+    known = [
+        (s["commit"], s.get("uncommitted_changes") or s["commit"].endswith("+")) for s in sittings if s.get("commit")
+    ]
     return tuple(dict.fromkeys(f"{commit[:7]}{'+' if changed else ''}" for commit, changed in known))
 
 
@@ -183,8 +220,11 @@ def commands(sittings: Sittings) -> tuple[str, ...]:
 def joined(origins: Sequence[Origin], n: str) -> Origin:
     """Several as one."""
     seeds = tuple(sorted({seed for each in origins for seed in each.seeds}))
-    commits, commands = ([x for each in origins for x in getattr(each, name)] for name in ("commits", "commands"))
-    return Origin(n, seeds, tuple(dict.fromkeys(commits)), tuple(dict.fromkeys(commands)))
+    names = ("commits", "commands", "also")
+    commits, commands, also = (
+        tuple(dict.fromkeys(x for each in origins for x in getattr(each, name))) for name in names
+    )
+    return Origin(n, seeds, commits, commands, also=also)
 
 
 def seeds_words(seeds: Sequence[int]) -> str:

@@ -16,7 +16,22 @@ from rl_gns.report.summary import agree_words
 
 
 def of_sweep(found: FoundSweep) -> list[Answer]:
-    return [_of_front(found, each) for each in found.fronts]
+    """A front each; one in all where no cell finished."""
+    return [_of_front(found, each) for each in found.fronts] or [_of_none(found)]
+
+
+def _of_none(found: FoundSweep) -> Answer:
+    numbers = {name: limits(None) for name in ("predicted_b_crit", "swept_b_crit", "largest_useful_batch")}
+    return Answer(
+        env=found.env,
+        what=f"every goal ({found.name})",
+        predicted="nothing: no run finished",
+        swept="no front",
+        used="not known",
+        useful="not known",
+        says=f"not answered: no run of the sweep finished{found.failed_words and ', ' + found.failed_words}.",
+        numbers=numbers | {"used": {"least": None, "most": None}},
+    )
 
 
 def _of_front(found: FoundSweep, each: dict[str, Any]) -> Answer:

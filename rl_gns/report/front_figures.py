@@ -1,4 +1,4 @@
-"""A sweep's fronts: optimizer steps S against env steps E, and the speed-up that a batch size buys."""
+"""A sweep's fronts: optimizer steps S against env steps E."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from rl_gns.digits import round3, with_interval
 from rl_gns.report import drawing
-from rl_gns.report.batch_sizes import CONFIDENCE, BatchSize, by_batch_size
+from rl_gns.report.batch_sizes import CONFIDENCE, BatchSize, by_batch_size, fitted_steps
 from rl_gns.report.drawing import COLOURS, DASHES, INK, MARKERS, SOFT, Drawn, Table
 from rl_gns.report.found import FoundSweep
 
@@ -57,7 +57,8 @@ def front(found: FoundSweep, name: str) -> Drawn:
         rows=[(c.get("variant", ""), *(c[name] for name in FIELDS)) for c in chosen],
         table=Table(*_knees(found)),
         caption="A contour a goal. Faint points: runs at the learning rate that stands for their batch size (chosen on "
-        f"the same runs, so S reads low); {BARS}; arrows: runs stopped short of the goal; crosses: runs that "
+        f"the same runs, so S reads low); means are of the runs that reached the goal, hollow where fewer than half of "
+        f"that rate's did; {BARS}; arrows: runs stopped short of the goal; crosses: runs that "
         "collapsed. Line: S = S_min (1 + B_crit / B); star and thick line: the swept knee and its 90% interval; open "
         "diamond: the knee predicted from the runs' noise scales.",
         origin=found.origin(chosen),
@@ -94,15 +95,22 @@ def _contour(axes: Axes, found: FoundSweep, each: dict[str, Any], style: int, al
         _missed(axes, cell, colour)
     means = [size for size in by_batch_size(cells, found.epochs(each)) if size.optimizer_steps]
     label = f"return {each['goal_return']:g}"
-    label += f": {each['reached']} of {each['cells']} runs got there" if alone else ""
-    axes.plot([m.optimizer_steps for m in means], [m.env_steps for m in means], marker, ms=5, color=colour, label=label)
+    label += f": {len(there)} of {len(cells)} runs got there" if alone else ""
+    axes.plot([], [], marker, ms=5, color=colour, label=label)
     for mean in means:
         _bar(axes, mean, colour)
+        face = colour if mean.half_there else drawing.PAPER
+        axes.plot([mean.optimizer_steps], [mean.env_steps], marker, ms=5, mfc=face, color=colour)
         if style == 0:
-            words = f"{mean.batch_size:,}" if mean is not means[0] else f"B = {mean.batch_size:,}"
-            at = (mean.optimizer_steps, mean.env_steps)
-            axes.annotate(words, at, (5, 5), textcoords="offset points", fontsize=7, color=SOFT)
+            _size(axes, mean, "B = " * (mean is means[0]))
     _fit(axes, each, colour, DASHES[style % len(DASHES)], alone)
+
+
+def _size(axes: Axes, mean: BatchSize, before: str) -> None:
+    """Above and left of the point, where its bar does not run."""
+    place = {"textcoords": "offset points", "ha": "right", "va": "bottom", "fontsize": 7, "color": SOFT}
+    box = {"fc": drawing.PAPER, "ec": "none", "pad": 0.4, "alpha": 0.65}
+    axes.annotate(f"{before}{mean.batch_size:,}", (mean.optimizer_steps, mean.env_steps), (-4, 3), bbox=box, **place)
 
 
 def _both(cells: list[dict[str, Any]]) -> tuple[list[float], list[float]]:
@@ -135,7 +143,7 @@ def _fit(axes: Axes, each: dict[str, Any], colour: str, dashes: Any, alone: bool
         return
 
     def at(batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        steps = fit["s_min"] * (1 + fit["b_crit"] / batch)
+        steps = fitted_steps(fit, batch)
         return steps, steps * batch / fit["epochs"]
 
     least, most = fit["batch_min"], fit["batch_max"]
@@ -158,7 +166,7 @@ def _knees(found: FoundSweep) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     head = (
         "goal (return)",
         "variant",
-        "reached",
+        "reached, all learning rates",
         "S_min (steps)",
         "E_min (env steps)",
         "B_crit (env steps)",
@@ -177,71 +185,3 @@ def _knees(found: FoundSweep) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
             knee = f"none: the floor is the {each['limited_by']}'s"
         lines.append((*start, s_min, round3(fit["e_min"]), knee, "yes" if fit["resolved"] else f"no: {fit['reason']}"))
     return (head, lines) if named else (head[:1] + head[2:], [line[:1] + line[2:] for line in lines])
-
-
-def speed_up(found: FoundSweep, name: str) -> Drawn | None:
-    """Optimizer steps at the smallest batch over those at B; None where no front has two batch sizes that got there."""
-    fronts = [(each, _speed_ups(found, each)) for each in found.fronts]
-    fronts = [(each, sizes) for each, sizes in fronts if len(sizes) > 1]
-    if not fronts:
-        return None
-    figure, axes = drawing.panels(height=3.5 + 0.18 * len(fronts))
-    rows, lines = [], []
-    for style, (each, sizes) in enumerate(fronts):
-        aside = 1.03 ** (style - (len(fronts) - 1) / 2)
-        colour, marker = COLOURS[style % len(COLOURS)], MARKERS[style % len(MARKERS)]
-        label = f"{each.get('variant', '')}{', ' * bool(each.get('variant'))}return {each['goal_return']:g}"
-        _speed_line(
-            axes, each["front"], sizes, {"color": colour, "label": label}, marker, DASHES[style % len(DASHES)], aside
-        )
-        for size, times, factor in sizes:
-            row = (each.get("variant", ""), each["goal_return"], size.batch_env_steps, times, factor, size.runs)
-            rows.append(row)
-            lines.append((label, f"{size.batch_size:,}", f"{times:.3g}", _between(times, factor), str(size.runs)))
-    ends = np.array([min(row[2] for row in rows), max(row[2] for row in rows)])
-    axes.plot(
-        ends,
-        ends / ends[0],
-        color=SOFT,
-        lw=1,
-        ls=(0, (2, 2)),
-        label="ideal: a batch k times larger, k times fewer steps",
-    )
-    axes.set(xlabel="batch size B (env steps)", ylabel="speed-up (times fewer optimizer steps)")
-    drawing.log_axis(axes, "x")
-    drawing.log_axis(axes, "y")
-    drawing.legend_below(figure, axes)
-    return Drawn(
-        name=name,
-        title=f"{found.env}: how many times fewer optimizer steps a larger batch needs ({found.name})",
-        figure=figure,
-        columns=("variant", "goal_return", "batch_env_steps", "speed_up", "interval_factor", "runs"),
-        rows=rows,
-        table=Table(("goal", "B (env steps)", "speed-up", f"{CONFIDENCE:.0%} interval", "runs"), lines),
-        caption="S at the smallest batch size that reached the goal over S at B, geometric means over seeds; bars: "
-        f"{CONFIDENCE:.0%} t interval of the mean at B alone (goals stand side by side). Dashed: the ideal "
-        "line. Thin: the fitted front.",
-        origin=found.origin([cell for cell in found.cells() if cell["chosen"]]),
-    )
-
-
-def _speed_ups(found: FoundSweep, each: dict[str, Any]) -> list[tuple[BatchSize, float, float | None]]:
-    sizes = [size for size in by_batch_size(found.cells(each), found.epochs(each)) if size.optimizer_steps]
-    return [(size, sizes[0].optimizer_steps / size.optimizer_steps, size.factor) for size in sizes]
-
-
-def _between(times: float, factor: float | None) -> str:
-    return "one run" if factor is None else f"{times / factor:.3g} to {times * factor:.3g}"
-
-
-def _speed_line(
-    axes: Axes, fit: Any, sizes: list, look: dict[str, str], marker: str, dashes: Any, aside: float
-) -> None:
-    batch, times = np.array([s.batch_env_steps for s, _, _ in sizes]), np.array([t for _, t, _ in sizes])
-    factor = np.array([f or 1.0 for _, _, f in sizes])
-    bars = (times - times / factor, times * factor - times)
-    axes.errorbar(aside * batch, times, bars, fmt=marker, ms=5, elinewidth=1, capsize=2, **look)
-    if fit and fit["b_crit"] is not None:
-        along = np.geomspace(batch[0], batch[-1], 80)
-        model = (1 + fit["b_crit"] / batch[0]) / (1 + fit["b_crit"] / along)
-        axes.plot(along, model, color=look["color"], lw=1, ls=dashes)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from rl_gns.digits import with_interval
+from rl_gns.digits import round3, with_interval
 from rl_gns.report.answer import NOT_SWEPT, Answer, limits
-from rl_gns.report.compared import PART, stage_words
+from rl_gns.report.compared_marks import PART, stage_words
 from rl_gns.report.found import FoundComparison
+from rl_gns.report.spreads import believed
+
+LIMITS, RATIO = ("b_simple", "low", "high"), ("value", "low", "high")
 
 
 def of_comparison(found: FoundComparison) -> list[Answer]:
@@ -15,14 +18,56 @@ def of_comparison(found: FoundComparison) -> list[Answer]:
     return [_answer(found, each) for each in found.saved["results"]]
 
 
+def opening(found: FoundComparison) -> list[str]:
+    """In a line: which games resolve at each stage, the least and the largest noise scale, and which grew."""
+    results = found.saved["results"]
+    stages = sorted({each["stage"] for each in results})
+    of_stages = [_of_stage(stage, [each for each in results if each["stage"] == stage]) for stage in stages]
+    words = filter(None, [*of_stages, _growth(results)])
+    return [f"B_simple of the policy gradient in env steps ({found.name}). {' '.join(words)}"] if results else []
+
+
+def _of_stage(stage: int, results: list[dict[str, Any]]) -> str:
+    said = {each["game"]: believed(each["noise"][PART]) for each in results}
+    sure = sorted((each["b_simple"], game) for game, each in said.items() if each["resolved"])
+    floors = [(each["low"], game) for game, each in said.items() if not each["resolved"] and each["low"]]
+    head = f"{stage_words(stage).capitalize()}, resolved in {len(sure)} of {len(said)} games"
+    names = [f"{game} {with_interval(*(said[game][n] for n in LIMITS))}" for _, game in sure]
+    ends = f": {names[0]}" if len(names) == 1 else f", from {names[0]} to {names[-1]}" if names else ""
+    if not floors:
+        return f"{head}{ends}."
+    low, game = max(floors)
+    return f"{head}{ends}; of the others only lower limits are known, the highest {round3(low)} ({game})."
+
+
+def _growth(results: list[dict[str, Any]]) -> str:
+    """Which games' noise scale grew or fell for certain: the interval of the ratio excludes 1."""
+    known = [(each, each["growth"][PART]) for each in results if each["growth"] and each["growth"].get(PART)]
+    if not known:
+        return ""
+    several = len({each["stage"] for each, _ in known}) > 1
+    grew = [_times(*pair, several) for pair in known if pair[1]["low"] > 1]
+    fell = [_times(*pair, several) for pair in known if pair[1]["high"] is not None and pair[1]["high"] < 1]
+    return f"Since fresh it grew for certain in {_listed(grew)}, and fell in {_listed(fell)}."
+
+
+def _times(each: dict[str, Any], growth: dict[str, Any], several: bool) -> str:
+    when = f" ({stage_words(each['stage'])})" if several else ""
+    return f"{each['game']}{when} x {with_interval(*(growth[n] for n in RATIO))}"
+
+
+def _listed(words: list[str]) -> str:
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]])) or "none"
+
+
 def _answer(found: FoundComparison, each: dict[str, Any]) -> Answer:
-    saved, pooled = found.saved, each["noise"][PART]
+    saved, said = found.saved, believed(each["noise"][PART])
     fronts = [front for front in saved["fronts"] if front["game"] == each["game"]]
-    value, doubt = with_interval(*(pooled[n] for n in ("b_simple", "low", "high"))), not pooled["resolved"]
+    value, doubt = with_interval(*(said[n] for n in LIMITS)), not said["resolved"]
     size = saved["settings"]["batch"]["size"] if saved["settings"] else None
     return Answer(
         env=each["game"],
-        what=f"{stage_words(each)}, {len(each['seeds'])} seeds ({found.name})",
+        what=f"{stage_words(each['stage'])}, {len(each['seeds'])} seeds ({found.name})",
         predicted=f"B_simple {value}{', unresolved' * doubt}",
         swept="; ".join(map(_swept, fronts)) or NOT_SWEPT,
         used=f"{size:,}" if each["stage"] and size else "not trained" if not each["stage"] else "not known",
@@ -31,7 +76,7 @@ def _answer(found: FoundComparison, each: dict[str, Any]) -> Answer:
         numbers={
             "stage_env_steps": each["stage"],
             "seeds": each["seeds"],
-            "b_simple": limits(pooled, "b_simple"),
+            "b_simple": limits(said, "b_simple"),
             "predicted_b_crit": limits(None),
             "swept_b_crit": [limits(front) | {"goal_return": front["goal_return"]} for front in fronts],
             "used": {"least": size, "most": size} if each["stage"] else limits(None),

@@ -4,7 +4,7 @@ comparison has beside its games."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 
 from rl_gns.digits import with_interval
 from rl_gns.noise.pooled_prediction import hold_against
-from rl_gns.report import compared, drawing
+from rl_gns.report import compared, drawing, names
 from rl_gns.report.drawing import COLOURS, MARKERS, SOFT, Drawn, Table
 from rl_gns.report.found import FoundComparison, FoundSweep, joined
 from rl_gns.report.protocols import mixed
@@ -31,35 +31,47 @@ class Pair:
     """One goal of one sweep: the knee that was swept and the one that was predicted."""
 
     game: str
-    sweep: str
-    """The name of its directory."""
+    directory: Path
+    """Of the sweep."""
     variant: str
     goal_return: float
     swept: dict[str, Any]
     """`b_crit`, `low`, `high`, `resolved`."""
     predicted: dict[str, Any]
     """`b_crit`, `low`, `high`."""
+    sweep: str = ""
+    """The end of its directory's path that is no other's."""
 
     @property
     def label(self) -> str:
         return f"{self.game}{self.variant and f' ({self.variant})'} ({self.sweep})"
 
+    @property
+    def goal(self) -> tuple[Any, ...]:
+        return self.game, self.variant, self.goal_return
+
+    @property
+    def numbers(self) -> tuple[Any, ...]:
+        return self.directory.name, *(which[n] for which in (self.swept, self.predicted) for n in NUMBERS)
+
 
 def pairs(found: Sequence[Beside]) -> list[Pair]:
     """Those with both numbers, each once: of a sweep whose directory is given and that a comparison names, the sweep's
-    own."""
+    own, also where the directories were moved since and only name and numbers say that it is the same."""
     sweeps = [pair for each in found if isinstance(each, FoundSweep) for pair in _of_sweep(each)]
     beside = [pair for each in found if isinstance(each, FoundComparison) for pair in _of_comparison(each)]
+    known = {(*pair.goal, *pair.numbers) for pair in sweeps}
     unique: dict[tuple[Any, ...], Pair] = {}
-    for pair in [*sweeps, *beside]:
-        unique.setdefault((pair.game, pair.sweep, pair.variant, pair.goal_return), pair)
-    return list(unique.values())
+    for pair in [*sweeps, *(each for each in beside if (*each.goal, *each.numbers) not in known)]:
+        unique.setdefault((pair.directory.resolve(), *pair.goal), pair)
+    labels = names.distinct([pair.directory for pair in unique.values()])
+    return [replace(pair, sweep=label) for pair, label in zip(unique.values(), labels, strict=True)]
 
 
 def _of_sweep(found: FoundSweep) -> list[Pair]:
     kept = [each for each in found.fronts if not each.get("limited_by") and _known(each["front"], each["predicted"])]
     return [
-        Pair(found.env, found.name, each.get("variant", ""), each["goal_return"], each["front"], each["predicted"])
+        Pair(found.env, found.path, each.get("variant", ""), each["goal_return"], each["front"], each["predicted"])
         for each in kept
     ]
 
@@ -69,7 +81,7 @@ def _of_comparison(found: FoundComparison) -> list[Pair]:
     for each in found.saved["fronts"]:
         predicted = {"b_crit": each["predicted"], "low": each["predicted_low"], "high": each["predicted_high"]}
         if _known(each, predicted):
-            of = (each["game"], Path(each["directory"]).name, each["variant"], each["goal_return"])
+            of = (each["game"], Path(each["directory"]), each["variant"], each["goal_return"])
             made.append(Pair(*of, each, predicted))
     return made
 

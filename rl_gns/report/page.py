@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jinja2
 
 from rl_gns.on_disk import understood
-from rl_gns.report import compared, controller, curves, drawing, front_figures, games, maps, noise_figures, protocols
+from rl_gns.report import (
+    compared,
+    controller,
+    curves,
+    drawing,
+    front_figures,
+    game_answers,
+    games,
+    maps,
+    names,
+    noise_figures,
+    protocols,
+)
+from rl_gns.report import speed_up as speed_ups
 from rl_gns.report.answer import Answer, verdict_table
 from rl_gns.report.confounds import confound_table
 from rl_gns.report.drawing import Drawn, Table
@@ -27,6 +40,8 @@ class Report:
 
     found: list[Found]
     answers: list[Answer]
+    opening: list[str]
+    """What each comparison of games says as a whole."""
     drawn: list[Drawn]
     absent: list[str]
     """A line for each figure that is not there: what is missing."""
@@ -39,7 +54,7 @@ class Report:
 def gather(paths: Sequence[Path], force: bool = False, out: Path | None = None) -> Report:
     """Read every directory and draw all that they hold; ConfigError names the first that is nothing whole, and the
     first difference between protocols, unless forced. To be called in `drawing.styled()`."""
-    found = [look(path) for path in dict.fromkeys(paths)]
+    found = look_at_all(paths)
     forced = protocols.check(found, force)
     drawn: list[Drawn] = []
     absent: list[str] = []
@@ -50,13 +65,19 @@ def gather(paths: Sequence[Path], force: bool = False, out: Path | None = None) 
                     absent.append(f"{each.name}: {missing}")
                 else:
                     drawn.append(figure)
-    named = " and ".join(str(each.path) for each in found)
-    with understood(Path(named)):
-        said = answers(found)
+    said = answers(found)
+    with understood(Path(" and ".join(str(each.path) for each in found))):
+        opening = [line for each in found if isinstance(each, FoundComparison) for line in game_answers.opening(each)]
         drawn = [*_together(found, absent), *drawn] if len(found) > 1 else drawn + _together(found, absent)
     flags = (["--out", str(out)] if out else []) + ["--force"] * force
     command = shlex.join(["rl-gns", "report", *map(str, paths), *flags])
-    return Report(found, said, drawn, absent, forced, command)
+    return Report(found, said, opening, drawn, absent, forced, command)
+
+
+def look_at_all(paths: Sequence[Path]) -> list[Found]:
+    """Every directory once, under names that are no other's."""
+    paths = names.once(paths)
+    return [replace(look(path), label=name) for path, name in zip(paths, names.distinct(paths), strict=True)]
 
 
 def _prefixes(found: Sequence[Found]) -> list[str]:
@@ -73,8 +94,13 @@ def _prefixes(found: Sequence[Found]) -> list[str]:
 def _own_figures(each: Found, prefix: str) -> Iterator[tuple[Drawn | None, str]]:
     """(figure or None, what is missing where there is none) of one directory."""
     if isinstance(each, FoundSweep):
+        if each.failed_words:
+            yield None, each.failed_words
+        if not each.fronts:
+            yield None, "no front: no run finished"
+            return
         yield front_figures.front(each, f"{prefix}front"), ""
-        yield front_figures.speed_up(each, f"{prefix}speed-up"), "no speed-up: no goal was reached at two batch sizes"
+        yield speed_ups.speed_up(each, f"{prefix}speed-up"), "no speed-up: no goal was reached at two batch sizes"
         yield maps.rate_map(each, f"{prefix}rates"), "no map of learning rates: one rate at each batch size"
         yield curves.of_sweep(each, f"{prefix}curves"), "no learning curves: the runs' own logs are not kept here"
     elif isinstance(each, FoundRun):

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from rl_gns.config import ConfigError, RunConfig, first_difference, identity
 from rl_gns.config_file import from_table
+from rl_gns.on_disk import understood
 from rl_gns.report.found import Found, FoundComparison, FoundRun, FoundSweep
 
 VARIED = {
@@ -33,20 +34,25 @@ def mixed(found: Iterable[Found]) -> list[str]:
     firsts: dict[str, tuple[Found, dict]] = {}
     differences = []
     for each in found:
-        if isinstance(each, FoundRun):
-            kind, its = f"run {each.config.env}", protocol(each.config)
-        elif isinstance(each, FoundSweep):
-            kind, its = "sweep", protocol(each.settings)
-        elif each.saved["fronts"]:
-            kind, its = "sweep", _without_goals(protocol(from_table(each.saved["settings"], RunConfig())))
-        else:
-            continue
-        first, there = firsts.setdefault(kind, (each, its))
-        if isinstance(first, FoundComparison) or isinstance(each, FoundComparison):
-            there, its = _without_goals(there), _without_goals(its)
-        if difference := _difference(there, its):
-            differences.append(f"{difference} ({first.name} there, {each.name} here)")
+        with understood(each.path):
+            kind, its = _kind(each)
+            first, there = firsts.setdefault(kind, (each, its))
+            if isinstance(first, FoundComparison) or isinstance(each, FoundComparison):
+                there, its = _without_goals(there), _without_goals(its)
+            if difference := _difference(there, its):
+                differences.append(f"{difference} ({first.name} there, {each.name} here)")
     return differences
+
+
+def _kind(each: Found) -> tuple[str, dict]:
+    """(what it is compared with, its protocol); a comparison without fronts beside it with itself alone."""
+    if isinstance(each, FoundRun):
+        return f"run {each.config.env}", protocol(each.config)
+    if isinstance(each, FoundSweep):
+        return "sweep", protocol(each.settings)
+    if each.saved["fronts"]:
+        return "sweep", _without_goals(protocol(from_table(each.saved["settings"], RunConfig())))
+    return f"comparison {each.path}", {}
 
 
 def _without_goals(kept: dict) -> dict:

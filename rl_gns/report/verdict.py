@@ -9,6 +9,7 @@ from rl_gns.digits import round3, with_interval
 from rl_gns.noise.pooled_prediction import CONFIDENCE
 from rl_gns.noise.run_log import run_log
 from rl_gns.noise.run_prediction import RunPrediction, predict_run
+from rl_gns.on_disk import understood
 from rl_gns.report import front_answers, game_answers
 from rl_gns.report.answer import NOT_SWEPT, Answer, limits
 from rl_gns.report.found import Found, FoundComparison, FoundRun, FoundSweep
@@ -17,14 +18,17 @@ from rl_gns.report.summary import advice, control_words, scale_words
 
 def answers(found: Sequence[Found]) -> list[Answer]:
     """Sweeps before runs before comparisons, the answers for one world together, in the order of the directories."""
-    all_of_them = [a for each in found if isinstance(each, FoundSweep) for a in front_answers.of_sweep(each)]
-    all_of_them += [_of_run(each) for each in found if isinstance(each, FoundRun)]
-    all_of_them += [a for each in found if isinstance(each, FoundComparison) for a in game_answers.of_comparison(each)]
+    kinds = (FoundSweep, front_answers.of_sweep), (FoundRun, _of_run), (FoundComparison, game_answers.of_comparison)
+    all_of_them: list[Answer] = []
+    for kind, said in kinds:
+        for each in (one for one in found if isinstance(one, kind)):
+            with understood(each.path):
+                all_of_them += said(each)
     worlds = list(dict.fromkeys(answer.env for answer in all_of_them))
     return sorted(all_of_them, key=lambda answer: worlds.index(answer.env))
 
 
-def _of_run(run: FoundRun) -> Answer:
+def _of_run(run: FoundRun) -> list[Answer]:
     sizes = [record["batch_size"] for record in run.records] or [
         (run.result or {}).get("batch_size", run.config.batch.size)
     ]
@@ -39,7 +43,7 @@ def _of_run(run: FoundRun) -> Answer:
         "largest_useful_batch": limits(None),
     }
     state = "" if run.result else ", so far"
-    return Answer(
+    answer = Answer(
         env=run.config.env,
         what=f"run {run.name}, seed {run.config.seed}{state}",
         predicted=_run_prediction(scale, found),
@@ -49,6 +53,7 @@ def _of_run(run: FoundRun) -> Answer:
         says=_run_says(run, sizes[-1]),
         numbers=numbers,
     )
+    return [answer]
 
 
 def _used(sizes: list[int]) -> str:

@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,7 +21,7 @@ from rl_gns.distributed import session, tasks
 from rl_gns.lock import take_lock
 from rl_gns.on_disk import understood
 from rl_gns.records import UpdateRecord
-from rl_gns.rundir import RunDir, write_json, write_text
+from rl_gns.rundir import RunDir, read_json, write_json, write_text
 from rl_gns.study.build import make_learner, object_store_bytes
 from rl_gns.study.confounds import judged
 from rl_gns.study.fronts import Cell, GoalFront, goal_front, read_cells, write_points
@@ -33,6 +33,8 @@ from rl_gns.study.variants import Variants, in_order, variant_cells
 ERROR = "error.txt"
 """In a cell's directory: the traceback of the failure that ended its last sitting."""
 SWEEP_LOCK = ".sweep.lock"
+PROVENANCE = ("command", "commit", "uncommitted_changes")
+"""Of a cell's sittings, what sweep.json keeps."""
 
 
 class Watch(Protocol):
@@ -84,8 +86,18 @@ def sweep(
         saved = {"config": dataclasses.asdict(config), "grid": dataclasses.asdict(grid), "cells": cells}
         named = {n: {"config": dataclasses.asdict(c), "grid": dataclasses.asdict(g)} for n, (c, g) in variants.items()}
         saved |= {"variants": named} if any(variants) else {}
+        saved |= {"provenance": _provenance(path, configs)}
         write_json(path / "sweep.json", saved | dataclasses.asdict(result))
     return result
+
+
+def _provenance(path: Path, names: Iterable[str]) -> list[dict[str, Any]]:
+    """Command and commit of the cells' sittings, each once, in the order of the grid: their directories may go."""
+    files = [path / name / "provenance.json" for name in names]
+    with understood(path):
+        sittings = [sitting for file in files if file.is_file() for sitting in read_json(file)]
+        kept = [{name: sitting.get(name) for name in PROVENANCE} for sitting in sittings]
+    return [each for i, each in enumerate(kept) if each not in kept[:i]]
 
 
 def _fronts(cells: list[Cell], goals: Sequence[float], settings: dict[str, RunConfig]) -> list[GoalFront]:

@@ -86,7 +86,9 @@ def report(arguments: list[str]) -> int:
     from rl_gns.report.found import COMPARE
     from rl_gns.report.summary import words
 
-    for lines in (verdict_words(said.answers), *(words(path) for path in paths if not (path / COMPARE).is_file())):
-        print("\n".join(lines) + "\n")
+    of_each = (words(path) for path in paths if not (path / COMPARE).is_file())
+    for lines in (said.opening, verdict_words(said.answers), *of_each):
+        if lines:
+            print("\n".join(lines) + "\n")
     print(f"page: {page}, and beside it every figure as PNG and SVG with its CSV and Markdown table")
     return 0
