@@ -11,6 +11,8 @@ from typing import Any
 
 from rl_gns.records import MomentsKey, NoiseScale, logged
 
+LAYOUT = 2
+"""Version of compare.json. 2: `low` and `high` are the wider of both intervals."""
 FRESH = 0
 """The stage of a policy that was not trained."""
 
@@ -179,7 +181,7 @@ class Bought:
 class GamesCompared:
     """compare.json."""
 
-    version: int = logged("", "of this layout: 1")
+    version: int = logged("", "of this layout: 2")
     command: list[str] = logged("", "that was run last")
     provenance: dict[str, Any] = logged("", "started, commit, versions, machine of the last sitting")
     games: list[str] = logged("", "in the order that was asked for")

@@ -13,7 +13,7 @@ from rl_gns.comparison import ComparedCell, FrontBeside, GameAtStage, GamesCompa
 from rl_gns.config import ConfigError
 from rl_gns.records import NoiseScale, to_json
 from rl_gns.report import compared as compared_figure
-from rl_gns.report import drawing, game_answers, games, protocols, spreads
+from rl_gns.report import drawing, game_answers, games, protocols
 from rl_gns.report.found import look
 from rl_gns.report.page import look_at_all, write
 from rl_gns.rundir import write_json
@@ -30,7 +30,8 @@ def scale(part, b_simple, high):
 
 def pooled(b_simple, high):
     low, resolved = (b_simple or 8.0) / 2, high is not None
-    return Pooled(b_simple, low, high, resolved, "seeds", low, high, resolved, b_simple, b_simple, 2, 2, 0.1, 0.1)
+    reason, seeds = None if resolved else "no upper end between seeds", (b_simple, b_simple, 2, 2, 0.1, 0.1)
+    return Pooled(b_simple, low, high, resolved, reason, "seeds", low, high, low, high, resolved, *seeds)
 
 
 def at_stage(game, b_simple, high):
@@ -41,7 +42,7 @@ def at_stage(game, b_simple, high):
 
 def cell(game, seed, b_simple):
     noise = {part: scale(part, b_simple, 2 * b_simple) for part in PARTS}
-    after = (1000, 1.0, 0.9, 1.1, 1.0, 3.0, "ours", None, None, None)
+    after = (1000, 1.0, 0.9, 1.1, 1.0, 3.0, "ours", {}, None, None, None, None)
     return ComparedCell(f"{game}-{seed}", game, 0, seed, 0, -20.0, 3, None, noise, *after)
 
 
@@ -50,7 +51,7 @@ def compared(tmp_path):
     def made(forced=(), results=True, fronts=()):
         games = ["Pong", "Qbert"]
         record = GamesCompared(
-            version=1,
+            version=2,
             command=["rl-gns", "compare", "--games", "Pong,Qbert"],
             provenance={"commit": "0123456789abcdef"},
             games=games,
@@ -116,17 +117,16 @@ def test_an_interval_is_the_wider_of_both_and_resolved_only_where_both_are():
     found = look(COMMITTED)
     (its,) = [e for e in found.saved["results"] if (e["game"], e["stage"]) == ("SpaceInvaders", 0)]
     pooled = its["noise"]["policy"]
-    assert pooled["resolved"] and not pooled["within_resolved"], "what the rule is about"
-    said = spreads.believed(pooled)
-    assert (said["low"], said["high"], said["resolved"]) == (pooled["within_low"], None, False)
+    assert pooled["between_high"] is not None and not pooled["within_resolved"], "what the rule is about"
     drawn = compared_figure.figure(found, "games")
     row = dict(
         zip(drawn.columns, next(r for r in drawn.rows if r[:4] == ("SpaceInvaders", 0, "policy", "all")), strict=True)
     )
     assert (row["low"], row["high"], row["resolved"]) == (pooled["within_low"], None, False)
-    assert (row["between_low"], row["between_high"]) == (pooled["low"], pooled["high"])
+    assert (row["between_low"], row["between_high"]) == (pooled["between_low"], pooled["between_high"])
     (cells,) = [line for line in drawn.table.lines if line[:2] == ("SpaceInvaders", "fresh")]
-    assert cells[2] == "66,500 [32,200 to no upper limit], unresolved" and cells[3] == "34,700 to 783,000"
+    assert cells[2] == "66,500 [32,200 to no upper limit], unresolved: no upper end within seeds"
+    assert cells[3] == "34,700 to 783,000"
     (answer,) = [a for a in game_answers.of_comparison(found) if a.env == "SpaceInvaders" and "fresh" in a.what]
     assert "66,500 [32,200 to no upper limit] env steps, unresolved" in answer.says
     assert answer.numbers["b_simple"] == {

@@ -12,10 +12,10 @@ from rl_gns.report import compared_marks, drawing
 from rl_gns.report.compared_marks import PART, stage_words
 from rl_gns.report.drawing import Drawn, Table
 from rl_gns.report.found import FoundComparison, Origin, commands, commits, seeds_words
-from rl_gns.report.spreads import believed, between
 
 COLUMNS = ("game", "stage_env_steps", "part", "seed", "b_simple_env_steps", "low", "high", "resolved", "reason")
-COLUMNS += ("between_low", "between_high", "within_low", "within_high", "env_steps")
+SPREADS = ("between_low", "between_high", "within_low", "within_high")
+COLUMNS += (*SPREADS, "env_steps")
 
 
 def figure(found: FoundComparison, name: str) -> Drawn | None:
@@ -67,9 +67,8 @@ def _rows(saved: dict[str, Any]) -> list[tuple[Any, ...]]:
     rows: list[tuple[Any, ...]] = []
     for each in saved["results"]:
         for part, pooled in each["noise"].items():
-            said, within = believed(pooled), (pooled["within_low"], pooled["within_high"])
-            spreads = (*(between(pooled) or (None, None)), *within, each["env_steps"])
-            rows.append((each["game"], each["stage"], part, "all", *(said[n] for n in NAMES), *spreads))
+            start = (each["game"], each["stage"], part, "all")
+            rows.append((*start, *(pooled[n] for n in (*NAMES, *SPREADS)), each["env_steps"]))
     for cell in saved["cells"]:
         for part, scale in cell["noise"].items():
             start = (cell["game"], cell["stage"], part, cell["seed"])
@@ -94,7 +93,7 @@ def _line(each: dict[str, Any], paper: dict[str, Any] | None) -> tuple[str, ...]
         each["game"],
         stage_name(each["stage"]),
         scale_words(pooled),
-        _range(between(pooled)),
+        _range((pooled["between_low"], pooled["between_high"]) if pooled["unit"] == "seeds" else None),
         _range((pooled["within_low"], pooled["within_high"])),
         f"{seeds}; {pooled['n_resolved']} of {pooled['n_seeds']} resolved",
         scale_words(each["noise"]["rest"]),
@@ -107,11 +106,9 @@ def _line(each: dict[str, Any], paper: dict[str, Any] | None) -> tuple[str, ...]
 
 
 def scale_words(pooled: dict[str, Any]) -> str:
-    """`36,500 [24,600 to 70,200]`: the believed interval, and why it is unresolved where it is."""
-    said = believed(pooled)
-    why = f": {said['reason']}" if said["reason"] else ""
-    doubt = "" if said["resolved"] else f", unresolved{why}"
-    return with_interval(said["b_simple"], said["low"], said["high"]) + doubt
+    """`36,500 [24,600 to 70,200]`: the headline, and why it is unresolved where it is."""
+    doubt = "" if pooled["resolved"] else f", unresolved: {pooled['reason']}"
+    return with_interval(pooled["b_simple"], pooled["low"], pooled["high"]) + doubt
 
 
 def _range(ends: tuple[float, float | None] | None) -> str:

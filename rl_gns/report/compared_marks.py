@@ -8,7 +8,6 @@ from matplotlib.axes import Axes
 
 from rl_gns.report import drawing
 from rl_gns.report.drawing import COLOURS, INK, MARKERS, SOFT
-from rl_gns.report.spreads import believed
 
 PART = "policy"
 Limits = tuple[float, float]
@@ -21,7 +20,7 @@ def stage_words(stage: int) -> str:
 
 def limits(saved: dict[str, Any]) -> Limits:
     """Of the axis: all that is known, with a margin."""
-    results = [believed(each["noise"][PART]) for each in saved["results"]]
+    results = [each["noise"][PART] for each in saved["results"]]
     known = [v for each in results for v in (each[n] for n in ("b_simple", "low", "high")) if v]
     known += [v for cell in saved["cells"] if (v := _place(cell["noise"][PART]))]
     known += [paper[name] for paper in saved["paper"] for name in ("b_simple_early", "b_simple_end")]
@@ -34,18 +33,18 @@ def _place(scale: dict[str, Any]) -> float | None:
 
 
 def interval(axes: Axes, pooled: dict[str, Any], y: float, i: int, ends: Limits) -> None:
-    """The believed interval as a line with the estimate on it, that of these very seeds as a pale bar behind it."""
-    said, colour = believed(pooled), COLOURS[i % len(COLOURS)]
+    """The headline interval as a line with the estimate on it, that of these very seeds as a pale bar behind it."""
+    colour = COLOURS[i % len(COLOURS)]
     within = max(pooled["within_low"], ends[0]), pooled["within_high"] or ends[1]
     axes.plot(within, (y, y), "-", color=colour, lw=7, alpha=0.22, solid_capstyle="butt")
-    axes.plot((max(said["low"], ends[0]), said["high"] or ends[1]), (y, y), "-", color=colour, lw=1.4)
-    if said["high"] is None:
+    axes.plot((max(pooled["low"], ends[0]), pooled["high"] or ends[1]), (y, y), "-", color=colour, lw=1.4)
+    if pooled["high"] is None:
         axes.plot([ends[1] / 1.06], [y], ">", ms=5, color=colour, clip_on=False)
-    if said["low"] < ends[0]:
+    if pooled["low"] < ends[0]:
         axes.plot([ends[0] * 1.06], [y], "<", ms=5, color=colour, clip_on=False)
-    if said["b_simple"]:
-        face = colour if said["resolved"] else drawing.PAPER
-        axes.plot([said["b_simple"]], [y], MARKERS[i % len(MARKERS)], ms=6, mfc=face, color=colour)
+    if pooled["b_simple"]:
+        face = colour if pooled["resolved"] else drawing.PAPER
+        axes.plot([pooled["b_simple"]], [y], MARKERS[i % len(MARKERS)], ms=6, mfc=face, color=colour)
 
 
 def policies(axes: Axes, scales: list[dict[str, Any]], y: float, i: int, ends: Limits) -> None:
@@ -77,7 +76,7 @@ def name_marks(axes: Axes, saved: dict[str, Any], stages: list[int]) -> None:
             label=stage_words(stage),
         )
     scales = [cell["noise"][PART] for cell in saved["cells"]]
-    pooled = [believed(each["noise"][PART]) for each in saved["results"]]
+    pooled = [each["noise"][PART] for each in saved["results"]]
     axes.plot([], [], "-", lw=7, alpha=0.22, color=INK, solid_capstyle="butt", label="pale: spread within these seeds")
     if not all(each["resolved"] for each in pooled):
         axes.plot([], [], "o", ms=6, mfc="none", color=INK, label="hollow: unresolved")

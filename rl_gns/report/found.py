@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rl_gns.comparison import LAYOUT
 from rl_gns.config import ConfigError, RunConfig
 from rl_gns.config_file import from_table
 from rl_gns.on_disk import understood
@@ -168,7 +169,7 @@ def look(path: Path) -> Found:
         if (path / SWEEP).is_file():
             return _sweep(path)
         if (path / COMPARE).is_file():
-            return FoundComparison(path, read_json(path / COMPARE))
+            return FoundComparison(path, _comparison(path / COMPARE))
         if not path.is_dir():
             raise ConfigError(f"{path}: no such directory, so no run here")
         cells = [each for each in path.glob("*/config.toml")]
@@ -197,6 +198,15 @@ def _sweep(path: Path) -> FoundSweep:
     ]
     configs = {name: from_table(table, RunConfig()) for name, table in tables.items()}
     return FoundSweep(path, saved, from_table(saved["config"], RunConfig()), configs, sittings)
+
+
+def _comparison(file: Path) -> dict[str, Any]:
+    saved = read_json(file)
+    if saved["version"] != LAYOUT:
+        raise ConfigError(
+            f"{file}: of layout {saved['version']}, not {LAYOUT}; the command that made it writes it anew"
+        )
+    return saved
 
 
 def _sittings(path: Path) -> Sittings:

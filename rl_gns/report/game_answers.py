@@ -8,7 +8,6 @@ from rl_gns.digits import round3, with_interval
 from rl_gns.report.answer import NOT_SWEPT, Answer, limits
 from rl_gns.report.compared_marks import PART, stage_words
 from rl_gns.report.found import FoundComparison
-from rl_gns.report.spreads import believed
 
 LIMITS, RATIO = ("b_simple", "low", "high"), ("value", "low", "high")
 
@@ -28,7 +27,7 @@ def opening(found: FoundComparison) -> list[str]:
 
 
 def _of_stage(stage: int, results: list[dict[str, Any]]) -> str:
-    said = {each["game"]: believed(each["noise"][PART]) for each in results}
+    said = {each["game"]: each["noise"][PART] for each in results}
     sure = sorted((each["b_simple"], game) for game, each in said.items() if each["resolved"])
     floors = [(each["low"], game) for game, each in said.items() if not each["resolved"] and each["low"]]
     head = f"{stage_words(stage).capitalize()}, resolved in {len(sure)} of {len(said)} games"
@@ -61,7 +60,7 @@ def _listed(words: list[str]) -> str:
 
 
 def _answer(found: FoundComparison, each: dict[str, Any]) -> Answer:
-    saved, said = found.saved, believed(each["noise"][PART])
+    saved, said = found.saved, each["noise"][PART]
     fronts = [front for front in saved["fronts"] if front["game"] == each["game"]]
     value, doubt = with_interval(*(said[n] for n in LIMITS)), not said["resolved"]
     size = saved["settings"]["batch"]["size"] if saved["settings"] else None

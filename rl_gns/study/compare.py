@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rl_gns.comparison import FRESH, Bought, FrontBeside, GamesCompared
+from rl_gns.comparison import FRESH, LAYOUT, Bought, FrontBeside, GamesCompared
 from rl_gns.config import ConfigError, RunConfig, first_difference, to_dict
 from rl_gns.config_file import from_table
 from rl_gns.on_disk import understood
@@ -204,7 +204,7 @@ class _Comparison:
         results = games_at_stages(done, asked.base.noise.confidence)
         fronts = [dataclasses.replace(front, measured_ratio=measured_ratio(front, done)) for front in self._fronts]
         return GamesCompared(
-            version=1,
+            version=LAYOUT,
             command=command(),
             provenance=self._provenance,
             games=list(asked.games),
