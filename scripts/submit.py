@@ -2,7 +2,8 @@
 
 It finds the checkout at $RL_GNS_CHECKOUT or ~/rl-gns and runs the Python of its environment, so presets go by name.
 Runs lie in $RL_GNS_RUNS or ~/rl-gns-runs, so the same command finds its run again, from whatever directory. The
-cluster is the one that this machine belongs to, unless RAY_ADDRESS names another.
+cluster is the one that this machine belongs to, unless RAY_ADDRESS names another. The learner's threads are
+--learner.threads, else all CPUs of its node.
 
 `ray submit` joins the arguments with spaces, unquoted, for the shell of the head. So words that follow a flag's value,
 up to the next flag, are put back with single spaces between (`--run-dir my first run`), unless all of them are numbers
@@ -18,6 +19,8 @@ from pathlib import Path
 
 WITHOUT_VALUE = ("--json", "--watch")
 """Flags of the verbs whose directories are no flag's value."""
+RAYS_THREADS = ("OMP_NUM_THREADS", "1")
+"""`ray submit` (2.60) exports it after the login files, whatever they say: it is nobody's wish."""
 
 
 def rejoined(arguments: list[str]) -> list[str]:
@@ -66,11 +69,12 @@ def _refuse(why: str) -> None:
 
 
 def environment(path: Path) -> dict[str, str]:
-    """This process's, with the checkout first, absolute run roots, and the cluster of this machine."""
+    """This process's but for `RAYS_THREADS`, with the checkout first, absolute run roots, and the cluster of this node."""
     runs = Path(os.environ.get("RL_GNS_RUNS") or "~/rl-gns-runs").expanduser()
     imports = os.pathsep.join(filter(None, (str(path), os.environ.get("PYTHONPATH"))))
     added = {"RL_GNS_RUNS": str(Path.home() / runs), "PYTHONPATH": imports}
-    return {"RAY_ADDRESS": "auto"} | os.environ | added
+    kept = dict(item for item in os.environ.items() if item != RAYS_THREADS)
+    return {"RAY_ADDRESS": "auto"} | kept | added
 
 
 def main() -> None:

@@ -79,6 +79,7 @@ def head():
             "RAY_AUTH_MODE": "token",
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # loopback, for all its name
+            "OMP_NUM_THREADS": "1",  # as `ray up` has it
             "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{port}",
         }
         command = (
@@ -154,6 +155,14 @@ def test_the_doctor_as_a_job_finds_the_upload_on_the_node(head):
     assert lines["metrics port"]["state"] == "ok"
     (node,) = [line["found"] for name, line in lines.items() if name.startswith("node ")]
     assert "working_dir_files" in node and "rl_gns from" in node and "envs from" in node
+
+
+def test_the_learner_has_all_cpus_of_its_node(head):
+    """Ray's own OMP_NUM_THREADS=1 is nobody's wish."""
+    path = head.runs.parent / "threads"
+    done = head.submit(f"train --config cartpole --actors 1 --total-env-steps 1 --learner.threads 0 --run-dir {path}")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert json.loads((path / "provenance.json").read_text())[0]["resolved"]["threads"] == 2
 
 
 def test_a_job_that_was_stopped_goes_on_when_it_is_submitted_again(head):

@@ -47,17 +47,19 @@ def test_the_environment_that_it_hands_over(home):
     (home / "rl-gns" / "rl_gns").unlink()
     (home / "rl-gns" / "rl_gns").mkdir()
     (home / "rl-gns" / "rl_gns" / "__main__.py").write_text(
-        "import json, os, sys\nnames = ('RAY_ADDRESS', 'RL_GNS_RUNS', 'PYTHONPATH')\n"
+        "import json, os, sys\nnames = ('RAY_ADDRESS', 'RL_GNS_RUNS', 'PYTHONPATH', 'OMP_NUM_THREADS')\n"
         "print(json.dumps([sys.argv[1:], sys.executable, [os.environ.get(name) for name in names]]))\nsys.exit(7)\n"
     )
     checkout = home / "rl-gns"
-    done = submit(home, "status", "a", "--goals", "1", "2")
-    told, python, (address, runs, imports) = json.loads(done.stdout)
+    done = submit(home, "status", "a", "--goals", "1", "2", OMP_NUM_THREADS="1")
+    told, python, (address, runs, imports, threads) = json.loads(done.stdout)
+    assert threads is None, "Ray's own"
     assert done.returncode == 7 and told == ["status", "a", "--goals", "1", "2"]
     assert (python, address) == (str(checkout / ".venv/bin/python"), "auto")
     assert (runs, imports) == (str(home / "rl-gns-runs"), str(checkout))
-    elsewhere = submit(home, "x", RAY_ADDRESS="10.0.0.1:6379", RL_GNS_RUNS="kept", PYTHONPATH="/p")
-    assert json.loads(elsewhere.stdout)[2] == ["10.0.0.1:6379", str(home / "kept"), f"{checkout}:/p"]
+    own = {"RAY_ADDRESS": "10.0.0.1:6379", "RL_GNS_RUNS": "kept", "PYTHONPATH": "/p", "OMP_NUM_THREADS": "3"}
+    elsewhere = submit(home, "x", **own)
+    assert json.loads(elsewhere.stdout)[2] == ["10.0.0.1:6379", str(home / "kept"), f"{checkout}:/p", "3"]
     moved = checkout.rename(home / "moved")
     assert json.loads(submit(home, "x", RL_GNS_CHECKOUT=str(moved)).stdout)[1] == str(moved / ".venv/bin/python")
 
