@@ -2,14 +2,19 @@
 
 import json
 import os
+import re
 import runpy
 import shutil
 import subprocess
 import sys
+import typing
 from pathlib import Path
 
 import pytest
 from borrowed import borrow_environment
+
+from rl_gns import options
+from rl_gns.flags import flags
 
 ROOT = Path(__file__).resolve().parent.parent
 SUBMIT = ROOT / "scripts" / "submit.py"
@@ -89,6 +94,9 @@ def test_a_misspelt_flag_is_still_one_line_and_code_2(home):
         (["status", "--json", "a", "b"], None),
         (["status", "a", "b", "--watch"], None),
         (["sweep", "--reuse", "old sweep", "--reuse", "older one"], None),
+        (["branch", "RUN", "--learning-rate-rules", "none", "sqrt", "--batch-sizes", "64", "128"], None),
+        (["report", "--force", "runs/a", "runs/b", "--out", "a page"], None),
+        (["train", "--no-atari.fire_reset", "--run-dir", "a b"], None),
         ([], None),
         (["train", "--run-dir", "a  b"], ["train", "--run-dir", "a b"]),  # two spaces are lost, as its words say
         (["train", "--run-dir", "2 3"], ["train", "--run-dir", "2", "3"]),  # as is what could be two numbers
@@ -97,6 +105,21 @@ def test_a_misspelt_flag_is_still_one_line_and_code_2(home):
 def test_values_with_spaces(given, meant):
     rejoined = runpy.run_path(str(SUBMIT))["rejoined"]
     assert rejoined(" ".join(given).split()) == (meant or given)
+
+
+def test_its_lists_are_the_flags_of_all_verbs():
+    """Of the options' types, and of the usage of the verbs that have none."""
+    script = runpy.run_path(str(SUBMIT))
+    without, several = {"watch", "force"}, set()
+    for name, made in vars(options).items():
+        if name.endswith("Options"):
+            for flag, hint in flags(made()).items():
+                words = typing.get_origin(hint) is tuple and typing.get_args(hint)[0] not in (int, float)
+                without |= {flag} if hint is bool else set()
+                several |= {flag} if words and flag not in ("reuse", "fronts") else set()  # once for each value
+    usages = options.FIT_USAGE + options.STATUS_USAGE + options.REPORT_USAGE
+    assert {"watch", "force"} <= set(re.findall(r"\[--([a-z-]+)\]", usages)) <= without
+    assert set(script["WITHOUT_VALUE"]) == without and set(script["SEVERAL_WORDS"]) == several
 
 
 def test_only_the_standard_library():
