@@ -136,12 +136,15 @@ def test_the_ray_job_has_the_fields_of_the_crd():
 
 
 def test_the_ray_jobs_command_parses():
-    from rl_gns.flags import check
+    from rl_gns.flags import parse
     from rl_gns.options import TrainOptions
+    from rl_gns.study.build import idle_actors
+    from rl_gns.verbs.places import preset
 
     command = next(yaml.safe_load_all((CLUSTER / "rayjob.yaml").read_text()))["spec"]["entrypoint"].split()
     assert command[:4] == ["python", "-m", "rl_gns", "train"]
-    check(TrainOptions(), command[4:])
+    options = parse(TrainOptions, TrainOptions(run=preset(command[4:])), command[4:], "")
+    assert options.run.actors == 32 and idle_actors(options.run) is None
     assert command[command.index("--run-dir") + 1].startswith("/")
 
 
