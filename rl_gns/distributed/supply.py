@@ -49,3 +49,10 @@ def free_cpus(without: Container[str]) -> int:
     kind = f"CPU_group_{group.id.hex()}" if group else "CPU"
     per_node = available_resources_per_node()
     return sum(int(free.get(kind, 0)) for node, free in per_node.items() if node not in without)
+
+
+def free_gpus() -> dict[str, float]:
+    """Node id -> GPUs that nobody holds."""
+    from ray._private.state import available_resources_per_node
+
+    return {node: free.get("GPU", 0.0) for node, free in available_resources_per_node().items()}
