@@ -10,9 +10,8 @@ if [[ ! -x .venv/bin/python ]] && ! python3 -c 'import ensurepip' 2>/dev/null; t
 
 if grep -qs 0x10de /sys/bus/pci/devices/*/vendor; then # NVIDIA's; the lock's torch is built for CUDA 13
     command -v nvidia-smi >/dev/null || { install nvidia-driver-580-server-open && sudo modprobe nvidia; }
-elif [[ ! -x .venv/bin/python ]]; then # on PyPI torch brings GBs of CUDA libraries; the CPU build satisfies the lock too
-    python3 -m venv .venv
-    .venv/bin/pip install --quiet "$(grep '^torch==' requirements.lock)" --index-url https://download.pytorch.org/whl/cpu
+else # PyPI's torch brings GBs of CUDA libraries; pip prefers the +cpu build of this index, which satisfies the lock too
+    export PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
 fi
 scripts/bootstrap
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from rl_gns import __version__
 from rl_gns.config import ConfigError
+from rl_gns.distributed import session
 from rl_gns.study.notice import Terminated, raise_terminated
 from rl_gns.verbs import AGAIN, VERBS
 
@@ -30,6 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(__version__)
         return 0
     signal.signal(signal.SIGTERM, raise_terminated)
+    session.forget_rays_threads()
     try:
         return _verb(arguments[0])(arguments[1:])
     except ConfigError as error:
@@ -68,7 +70,5 @@ def _ended(how: str, verb: str, code: int) -> int:
 
 def _reason(error: Exception) -> str:
     if type(error).__module__.startswith("ray"):
-        from rl_gns.distributed.session import reason
-
-        return reason(error)
+        return session.reason(error)
     return f"{type(error).__name__}: {error}"

@@ -2,12 +2,14 @@
 
 It finds the checkout at $RL_GNS_CHECKOUT or ~/rl-gns and runs the Python of its environment, so presets go by name.
 Runs lie in $RL_GNS_RUNS or ~/rl-gns-runs, so the same command finds its run again, from whatever directory. The
-cluster is the one that this machine belongs to, unless RAY_ADDRESS names another.
+cluster is the one that this machine belongs to, unless RAY_ADDRESS names another. The learner's threads are
+--learner.threads, else all CPUs of its node.
 
 `ray submit` joins the arguments with spaces, unquoted, for the shell of the head. So words that follow a flag's value,
 up to the next flag, are put back with single spaces between (`--run-dir my first run`), unless all of them are numbers
-(`--goals 100 200`). A directory that is no flag's value (`status`, `report`, `fit`), two spaces in a row, and what
-the shell reads itself ($ ; & | * ? ~ quotes, parentheses) need quotes of their own inside the quotes: "'my run; 2'".
+(`--goals 100 200`) or the flag takes words (`--learning-rate-rules none sqrt`). Directories that are no flag's value
+(`status`, `report`, `fit`) come before flags that have one. Spaces in them, two spaces in a row, and what the shell
+reads itself ($ ; & | * ? ~ quotes, parentheses) need quotes of their own inside the quotes: "'my run; 2'".
 
 Exit codes are those of rl-gns; 2 where the checkout or its environment is not there. Standard library only.
 """
@@ -16,8 +18,27 @@ import os
 import sys
 from pathlib import Path
 
-WITHOUT_VALUE = ("--json", "--watch")
-"""Flags of the verbs whose directories are no flag's value."""
+WITHOUT_VALUE = (
+    "all",
+    "atari.clip-rewards",
+    "atari.fire-reset",
+    "atari.full-action-space",
+    "atari.life-loss-terminal",
+    "checkpoint.exact-resume",
+    "force",
+    "hessian",
+    "json",
+    "learner.value-clip",
+    "profile",
+    "stop-at-goal",
+    "tensorboard",
+    "watch",
+)
+"""Flags that have none, nor has their --no-: what follows one stands alone."""
+SEVERAL_WORDS = ("learning-rate-rules",)
+"""Flags whose values are words without spaces, one or more."""
+RAYS_THREADS = ("OMP_NUM_THREADS", "1")
+"""`ray submit` (2.60) exports it after the login files, whatever they say: it is nobody's wish."""
 
 
 def rejoined(arguments: list[str]) -> list[str]:
@@ -37,7 +58,8 @@ def _with_value(flag: str, words: list[str]) -> list[str]:
         return (
             [f"{name}={' '.join([start, *words])}"] if words and not _are_numbers([start, *words]) else [flag, *words]
         )
-    if len(words) < 2 or flag in WITHOUT_VALUE or _are_numbers(words):
+    key = flag.removeprefix("--").removeprefix("no-").replace("_", "-")
+    if len(words) < 2 or key in (*WITHOUT_VALUE, *SEVERAL_WORDS) or _are_numbers(words):
         return [flag, *words]
     return [flag, " ".join(words)]
 
@@ -66,11 +88,12 @@ def _refuse(why: str) -> None:
 
 
 def environment(path: Path) -> dict[str, str]:
-    """This process's, with the checkout first, absolute run roots, and the cluster of this machine."""
+    """This process's without `RAYS_THREADS`, with the checkout first, absolute run roots, and this node's cluster."""
     runs = Path(os.environ.get("RL_GNS_RUNS") or "~/rl-gns-runs").expanduser()
     imports = os.pathsep.join(filter(None, (str(path), os.environ.get("PYTHONPATH"))))
     added = {"RL_GNS_RUNS": str(Path.home() / runs), "PYTHONPATH": imports}
-    return {"RAY_ADDRESS": "auto"} | os.environ | added
+    kept = dict(item for item in os.environ.items() if item != RAYS_THREADS)
+    return {"RAY_ADDRESS": "auto"} | kept | added
 
 
 def main() -> None:

@@ -1,10 +1,10 @@
 """Where the collectors live changes no bit: none, one and two Ray actors, on CartPole and on real Pong."""
 
 import pytest
-from tiny import CARTPOLE, PONG, config, fingerprint, finished, numbers
+from tiny import CARTPOLE, PONG, config, fingerprint, finished, numbers, replaced
 
 from rl_gns.distributed import session
-from rl_gns.study.build import make_learner, object_store_bytes
+from rl_gns.study.build import make_learner, object_store_bytes, source
 from rl_gns.trainer import Trainer
 
 
@@ -75,3 +75,14 @@ def test_an_actors_error_reaches_the_driver_in_one_line():
         source.collect(4, 16)
     source.close()
     assert session.reason(caught.value).startswith("FloatingPointError: the policy's logits or values are not finite")
+
+
+def test_actors_without_work_are_named_at_the_start(caplog):
+    settings = config(CARTPOLE, {"rollout": {"columns_per_collector": 16}})
+    with source(replaced(settings, actors=1)):
+        assert not caplog.messages
+    with source(replaced(settings, actors=2)):
+        assert caplog.messages == [
+            "--actors: of 2 only 1 can work, since --batch.size 128 makes 1 collector of 16 columns; the nearest is 1, "
+            "or a batch of 256"
+        ]

@@ -1,12 +1,19 @@
 """cluster/: held against Ray's own schema and defaults, against each other, and against the fields of KubeRay's CRD."""
 
+import os
+import re
+import shutil
 import subprocess
+import sys
 import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
 import yaml
+
+from rl_gns.config_file import find, from_table, load
+from rl_gns.study.build import object_store_bytes
 
 ROOT = Path(__file__).resolve().parent.parent
 CLUSTER = ROOT / "cluster"
@@ -75,8 +82,10 @@ def test_every_node_starts_behind_a_token_and_shows_its_dashboard_to_itself_alon
         "RAY_AUTH_TOKEN_PATH=/h/.ray/auth_token",
         "RL_GNS_RUNS=/h/rl-gns-runs",
         "PATH=/h/rl-gns/.venv/bin:/bin",
+        "RAY_JOB_STOP_WAIT_TIME_S=15",
     ):
         assert line in profile.splitlines()
+    assert "RAY_JOB_STOP_WAIT_TIME_S=15" in (CLUSTER / "Dockerfile").read_text()
 
 
 def test_what_is_copied_is_there_and_is_all_that_an_install_reads(config):
@@ -87,6 +96,8 @@ def test_what_is_copied_is_there_and_is_all_that_an_install_reads(config):
     wanted = {project["project"]["readme"], *project["project"]["license-files"], "pyproject.toml", "requirements.lock"}
     wanted |= set(project["tool"]["hatch"]["build"]["targets"]["wheel"]["only-include"]) | {"scripts", "cluster"}
     assert set(mounts) == wanted
+    all_but, *image, compiled = (ROOT / ".dockerignore").read_text().splitlines()[1:]
+    assert (all_but, {line.removeprefix("!") for line in image}, compiled) == ("*", wanted, "**/__pycache__")
 
 
 def test_the_files_differ_only_in_their_machines():
@@ -103,6 +114,45 @@ def test_the_files_differ_only_in_their_machines():
         assert configs[name]["head_node_type"] == "learner" and kinds["rollout"]["min_workers"] > 0
         assert "spot" in str(kinds["rollout"]["node_config"][spot]).lower()
         assert "spot" not in str(kinds["learner"]).lower(), "the learner's node keeps the run directories"
+
+
+def test_a_node_whose_setup_was_cut_short_still_gets_the_cpu_build_of_torch(tmp_path):
+    """An environment with pip and nothing else, and a proxy that does not answer: pip's log says where it looked."""
+    if any("0x10de" in path.read_text() for path in Path("/sys/bus/pci/devices").glob("*/vendor")):
+        pytest.skip("a GPU is here: its node takes torch from PyPI")
+    for name in ("requirements.lock", "pyproject.toml", "cluster/node.sh", "scripts/bootstrap"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / ".venv"], check=True)
+    quiet = {"PIP_CONFIG_FILE": "/dev/null", "PIP_PROXY": "http://127.0.0.1:1", "PIP_RETRIES": "0"}
+    env = {"HOME": str(tmp_path), "PATH": os.environ["PATH"], "PIP_LOG": str(tmp_path / "log"), **quiet}
+    assert subprocess.run([tmp_path / "cluster" / "node.sh"], env=env, capture_output=True).returncode != 0
+    looked = re.findall(r"Looking in indexes: (.*)", (tmp_path / "log").read_text())
+    assert looked == ["https://pypi.org/simple, https://download.pytorch.org/whl/cpu"]
+
+
+def test_the_object_stores_hold_the_actors_of_every_cpu():
+    """Of `pong`, on as many nodes as there may be."""
+
+    def wanted(actors):
+        table = {"actors": actors, "batch": {"size": 32_768}}
+        return object_store_bytes(from_table(table, load(find("pong"))))
+
+    gcp = yaml.safe_load((CLUSTER / "gcp.yaml").read_text())
+    kinds = {name: kind["resources"]["CPU"] for name, kind in gcp["available_node_types"].items()}
+    head, worker = (
+        int(re.search(r"--object-store-memory=(\d+)", gcp[f"{name}_start_ray_commands"][-1])[1])
+        for name in ("head", "worker")
+    )
+    assert wanted(kinds["learner"] + gcp["max_workers"] * kinds["rollout"]) <= head
+    assert wanted(kinds["rollout"]) <= worker
+    cluster = next(yaml.safe_load_all((CLUSTER / "rayjob.yaml").read_text()))["spec"]["rayClusterSpec"]
+    (workers,), head = cluster["workerGroupSpecs"], cluster["headGroupSpec"]
+    cpus, stores = [], []
+    for group in (head, workers):
+        cpus.append(int(group["template"]["spec"]["containers"][0]["resources"]["limits"]["cpu"]))
+        stores.append(int(group["rayStartParams"]["object-store-memory"]))
+    assert wanted(cpus[0] + workers["maxReplicas"] * cpus[1]) <= stores[0] and wanted(cpus[1]) <= stores[1]
 
 
 def test_the_ray_job_has_the_fields_of_the_crd():
@@ -136,12 +186,15 @@ def test_the_ray_job_has_the_fields_of_the_crd():
 
 
 def test_the_ray_jobs_command_parses():
-    from rl_gns.flags import check
+    from rl_gns.flags import parse
     from rl_gns.options import TrainOptions
+    from rl_gns.study.build import idle_actors
+    from rl_gns.verbs.places import preset
 
     command = next(yaml.safe_load_all((CLUSTER / "rayjob.yaml").read_text()))["spec"]["entrypoint"].split()
     assert command[:4] == ["python", "-m", "rl_gns", "train"]
-    check(TrainOptions(), command[4:])
+    options = parse(TrainOptions, TrainOptions(run=preset(command[4:])), command[4:], "")
+    assert options.run.actors == 32 and idle_actors(options.run) is None
     assert command[command.index("--run-dir") + 1].startswith("/")
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from rl_gns import cli
 from rl_gns.config import RunConfig
+from rl_gns.config_file import find, from_table, load
 from rl_gns.distributed.nodes import Cluster, Node
 from rl_gns.study import doctor, machine_limits
 
@@ -182,6 +183,22 @@ def test_the_quota_of_a_cgroup_and_of_those_above_it(tmp_path):
 def test_fewer_cores_by_quota_than_are_seen_is_a_warning():
     assert doctor.quota(8, 1.5).state == "warning" and "--actors 1," in doctor.quota(8, 1.5).do
     assert doctor.quota(2, 2.0).state == doctor.quota(2, math.inf).state == "ok"
+
+
+@pytest.mark.parametrize(
+    ("changes", "state", "words"),
+    [
+        ({"actors": 2}, "ok", "2, for 2 collectors"),
+        ({"actors": 32}, "warning", "of 32 only 2 can work, since --batch.size 256 makes 2 collectors of 4 columns"),
+        ({"actors": 32}, "warning", "the nearest is 2, or a batch of 4096"),
+        ({"actors": 32, "batch": {"size": 4096}}, "ok", "32, for 32 collectors"),
+        ({"actors": 32, "control": {"policy": "follow"}, "batch": {"size": 1024}}, "ok", "32, for 128 collectors"),
+        ({"actors": 200, "control": {"policy": "follow"}, "batch": {"size": 1024}}, "warning", "max-batch-size 16384"),
+    ],
+)
+def test_rollout_actors_are_held_against_what_they_would_do(changes, state, words):
+    (line,) = doctor.rollout_actors(from_table(changes, load(find("pong"))))
+    assert line.state == state and words in line.found
 
 
 def test_shared_memory_is_held_against_what_a_run_wants():

@@ -192,6 +192,13 @@ def test_a_calibration_ends_with_its_runs_budget():
     assert found.rollouts < 10 and found.batch_size == 64
 
 
+def test_actors_that_cells_have_no_work_for_are_a_line_a_batch_size(tmp_path):
+    settings = replaced(config(CARTPOLE, QUICK), actors=4)
+    found = planned(settings, Grid((64, 1024), (1e-3, 2e-3), "sqrt", (0, 1)), tmp_path, seconds=0.0)
+    idle = [line for line in found.warnings if line.startswith("--actors")]
+    assert len(idle) == 1 and "--batch.size 64 makes 2 collectors" in idle[0]
+
+
 @pytest.mark.slow
 def test_the_time_that_was_planned_is_about_the_time_it_takes(tmp_path, monkeypatch):
     """Cells of fixed budget, since the goal is out of reach: time and disk within a factor of 2 (measured: 24.6 s

@@ -11,7 +11,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.error
@@ -74,13 +73,13 @@ def head():
         env |= {
             "HOME": str(base / "home"),
             "TMPDIR": str(base / "tmp"),
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "RL_GNS_CHECKOUT": str(ROOT),
             "RL_GNS_RUNS": str(base / "runs"),
-            "RAY_AUTH_MODE": "token",
-            "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # loopback, for all its name
+            "OMP_NUM_THREADS": "1",  # as `ray up` has it
             "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{port}",
         }
+        env = logged_in(env)
         command = (
             "ray start --head --block --port=0 --num-cpus=2 --object-store-memory=80000000 --dashboard-host=127.0.0.1"
         )
@@ -94,6 +93,13 @@ def head():
             yield found
         finally:
             stop(started)
+
+
+def logged_in(env: dict[str, str]) -> dict[str, str]:
+    """With what cluster/profile.sh adds, as on every node and client."""
+    command = ["bash", "-c", ". cluster/profile.sh; env -0"]
+    said = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True).stdout
+    return dict(line.split("=", 1) for line in said.split("\0") if line)
 
 
 def free_ports(n: int) -> list[int]:
@@ -154,6 +160,31 @@ def test_the_doctor_as_a_job_finds_the_upload_on_the_node(head):
     assert lines["metrics port"]["state"] == "ok"
     (node,) = [line["found"] for name, line in lines.items() if name.startswith("node ")]
     assert "working_dir_files" in node and "rl_gns from" in node and "envs from" in node
+
+
+def test_the_learner_has_all_cpus_of_its_node(head):
+    """Ray's own OMP_NUM_THREADS=1 is nobody's wish."""
+    path = head.runs.parent / "threads"
+    done = head.submit(f"train --config cartpole --actors 1 --total-env-steps 1 --learner.threads 0 --run-dir {path}")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert json.loads((path / "provenance.json").read_text())[0]["resolved"]["threads"] == 2
+
+
+def test_a_job_that_is_stopped_has_the_time_to_end_in_order(head):
+    """Its first rollout takes a minute, so the driver gives it up after `trainer_actor.END_SECONDS`, and Ray waits."""
+    path = head.runs.parent / "long"
+    words = f"train --config cartpole --actors 1 --batch.size 65536 --run-dir {path}"
+    assert head.submit(words, "--no-wait", "--submission-id", "long").returncode == 0
+    deadline = time.monotonic() + 120
+    while not (path / "config.toml").exists():
+        assert time.monotonic() < deadline, head.ask("/api/jobs/long/logs")
+        time.sleep(0.1)
+    head.ask("/api/jobs/long/stop", method="POST")
+    while json.loads(head.ask("/api/jobs/long"))["status"] == "RUNNING":
+        assert time.monotonic() < deadline + 60
+        time.sleep(0.2)
+    assert "terminated; run the same command again" in head.ask("/api/jobs/long/logs")
+    assert json.loads(head.ask("/api/jobs/long"))["status"] == "STOPPED"
 
 
 def test_a_job_that_was_stopped_goes_on_when_it_is_submitted_again(head):

@@ -34,7 +34,8 @@ ray submit --no-config-cache {config} scripts/submit.py -- {train} >{out}/train 
 ray submit --no-config-cache {config} scripts/submit.py -- doctor --json >{out}/doctor 2>&1
 cat /proc/net/tcp /proc/net/tcp6 >{out}/listening
 """
-TRAIN = "train --config cartpole --actors 2 --total-env-steps 3000 --seed 5 --json"
+TRAIN = "train --config cartpole --actors 2 --total-env-steps 3000 --learner.threads 0 --seed 5 --json"
+CPUS = {"head": 2, "worker": 1}
 
 
 @pytest.fixture(scope="module")
@@ -77,13 +78,13 @@ def furnish(checkout: Path) -> None:
 
 
 def settings(base: Path) -> dict:
-    """The shipped file with the addresses and the user of these machines, a CPU each, and small object stores."""
+    """The shipped file with the addresses and the user of these machines, their `CPUS`, and small object stores."""
     config = yaml.safe_load((ROOT / "cluster" / "onprem.yaml").read_text())
     config["provider"] |= {"head_ip": namespace.HEAD, "worker_ips": [namespace.WORKER]}
     config["auth"] = {"ssh_user": "root", "ssh_private_key": str(base / "user_key")}
-    for key in ("head_start_ray_commands", "worker_start_ray_commands"):
-        *before, start = config[key]
-        small = re.sub(r"--object-store-memory=\d+", "--object-store-memory=80000000 --num-cpus=1", start)
+    for name, cpus in CPUS.items():
+        *before, start = config[key := f"{name}_start_ray_commands"]
+        small = re.sub(r"--object-store-memory=\d+", f"--object-store-memory=80000000 --num-cpus={cpus}", start)
         assert small != start
         config[key] = [*before, small]
     return config
@@ -101,6 +102,22 @@ def test_a_run_is_trained_and_lies_where_the_next_submission_finds_it(cluster):
     result = last_json(said["train"])
     (run,) = (homes["head"] / "rl-gns-runs").iterdir()
     assert run.name.startswith("cartpole-") and RunDir(run).read_result() == result
+
+
+def test_both_nodes_collected_and_nothing_went_wrong(cluster):
+    """Ray notes in a worker's log which actor it became."""
+    said, _, base = cluster
+    result = last_json(said["train"])
+    assert (result["faults"], result["replaced_actors"]) == ([], 0)
+    for name in CPUS:
+        logs = (base / f"{name}.hidden" / "tmp" / "ray").glob("session_2*/logs/worker-*.out")
+        assert sum(":actor_name:CollectorHost" in log.read_text() for log in logs) == 1, name
+
+
+def test_the_learner_has_all_cpus_of_its_node(cluster):
+    """Though `ray submit` exports OMP_NUM_THREADS=1."""
+    (run,) = (cluster[1]["head"] / "rl-gns-runs").iterdir()
+    assert json.loads((run / "provenance.json").read_text())[0]["resolved"]["threads"] == CPUS["head"]
 
 
 def test_the_doctor_finds_the_cluster_in_order(cluster):

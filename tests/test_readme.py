@@ -8,8 +8,11 @@ import pytest
 
 from rl_gns import options, verbs
 from rl_gns.config_file import presets
-from rl_gns.flags import check
+from rl_gns.flags import check, parse
+from rl_gns.options import TrainOptions
 from rl_gns.report.tables import metrics_tables
+from rl_gns.study.build import idle_actors
+from rl_gns.verbs.places import preset
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -30,7 +33,7 @@ OPTIONS = {
 
 def commands():
     blocks = re.findall(r"```sh\n(.*?)```", README + CLUSTER_README, re.S) + re.findall(
-        r"`(rl-gns [a-z]+ --[^`]*)`", README
+        r"`(?:RAY_ADDRESS=auto )?(rl-gns [a-z]+ --[^`]*)`", README
     )
     lines = [line.split("#")[0].strip() for block in blocks for line in block.splitlines()]
     return [line for line in lines if line and not line.startswith("export ")]
@@ -66,6 +69,8 @@ def test_commands_are_real(command):
     assert verb in verbs.VERBS
     if verb in OPTIONS:
         check(OPTIONS[verb], rest[1:] if verb == "branch" else rest)
+    if verb == "train":
+        assert idle_actors(parse(TrainOptions, TrainOptions(run=preset(rest)), rest, "").run) is None
 
 
 def test_every_verb_and_preset_is_named():

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from rl_gns.distributed.session import forget_rays_threads
+
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
 PRIVATE = """
@@ -164,3 +166,21 @@ def short_tmp():
 
     with tempfile.TemporaryDirectory(dir="/tmp", prefix="t-") as path:
         yield path
+
+
+@pytest.mark.parametrize(
+    ("runtime_env", "threads", "left"),
+    [
+        ({"working_dir": "gcs://x.zip", "env_vars": {"A": "1"}}, "1", None),
+        ({}, "1", None),
+        ({"env_vars": {"OMP_NUM_THREADS": "1"}}, "1", "1"),
+        ({}, "4", "4"),
+        (None, "1", "1"),
+    ],
+)
+def test_a_jobs_one_thread_is_rays_unless_its_runtime_environment_says_so(monkeypatch, runtime_env, threads, left):
+    monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    if runtime_env is not None:
+        monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps({"runtime_env": runtime_env, "metadata": {}}))
+    forget_rays_threads()
+    assert os.environ.get("OMP_NUM_THREADS") == left

@@ -96,7 +96,7 @@ def test_a_lost_process_is_replaced_a_few_times_and_an_error_ends_its_job_alone(
 
     heard = {name: [] for name in given}
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import the tests
-    shape = tasks.shape(4, 1, 0, 3)
+    shape = tasks.shape([4], 1, 0, 3)
     for name, what in tasks.as_tasks(list(given), jobs, lambda name: given[name], shape):
         heard[name].append(what)
     assert [w.value for w in heard["long"][:-1]] == list(range(50)) and heard["long"][-1] == tasks.Ended()
@@ -131,14 +131,23 @@ def test_in_turn_tells_the_same(tmp_path):
     ],
 )
 def test_jobs_share_the_cpus(cpus, threads, actors, at_once, expected):
-    shape = tasks.shape(cpus, threads, actors, at_once)
+    shape = tasks.shape([cpus], threads, actors, at_once)
     assert (shape.cpus, shape.at_once) == (pytest.approx(expected[0]), expected[1])
-    assert shape.at_once * (shape.cpus + actors) <= cpus
+    assert shape.at_once * (shape.cpus + actors) <= cpus and shape.grows == (at_once == 0)
 
 
 def test_more_actors_than_cpus_is_one_line():
     with pytest.raises(ConfigError, match="the most is 2"):
-        tasks.shape(6, 1, 2, 3)
+        tasks.shape([4, 2], 1, 2, 3)
+
+
+@pytest.mark.parametrize("at_once", [0, 2])
+def test_a_cell_that_fits_on_no_node_is_one_line(at_once):
+    assert tasks.shape([2.0] * 8, 2, 0, 0).at_once == 8
+    with pytest.raises(
+        ConfigError, match=r"learner\.threads: 4 take 4 CPUs of one node, and the largest has 2; .* is 2"
+    ):
+        tasks.shape([2.0] * 8, 4, 0, at_once)
 
 
 class Killer(Heard):

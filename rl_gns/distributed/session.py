@@ -17,6 +17,7 @@
 """
 
 import contextlib
+import json
 import logging
 import os
 import secrets
@@ -47,6 +48,15 @@ def named() -> str | None:
     """The address of the cluster that the user names, if one is named."""
     address = os.environ.get("RAY_ADDRESS")
     return address if address and address != "local" else None
+
+
+def forget_rays_threads() -> None:
+    """In a job of `ray job submit`: unset the OMP_NUM_THREADS=1 that Ray gives to every entrypoint (2.60), unless the
+    job's own runtime environment says so. It is nobody's wish, and would be the learner's threads."""
+    if (job := os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR")) and os.environ.get("OMP_NUM_THREADS") == "1":
+        own = (json.loads(job).get("runtime_env") or {}).get("env_vars") or {}
+        if "OMP_NUM_THREADS" not in own:
+            del os.environ["OMP_NUM_THREADS"]
 
 
 @contextlib.contextmanager

@@ -1,7 +1,8 @@
-"""What the cluster has for actors, asked of Ray's control service: nodes that are to go, and CPUs that are free.
+"""What the cluster has for actors, asked of Ray's control service: nodes that are to go, and what is free.
 
-A cloud that takes a spot node back says so before; whoever hears it (the autoscaler, KubeRay, `ray drain-node`) tells
-Ray to drain the node. Ray then starts nothing more on it, and leaves what runs there to its owner: to `crew`.
+A node is drained by `ray drain-node`, by an autoscaler that scales down, and by `ray start --block` at SIGTERM, as a
+pod of KubeRay has it (Ray 2.60: 30 s). Ray then starts nothing more on it, and leaves what runs there to its owner:
+to `crew`. The notices of EC2 and Compute Engine are heard by nobody: a spot VM that is taken back just dies.
 """
 
 from __future__ import annotations
@@ -49,3 +50,10 @@ def free_cpus(without: Container[str]) -> int:
     kind = f"CPU_group_{group.id.hex()}" if group else "CPU"
     per_node = available_resources_per_node()
     return sum(int(free.get(kind, 0)) for node, free in per_node.items() if node not in without)
+
+
+def free_gpus() -> dict[str, float]:
+    """Node id -> GPUs that nobody holds."""
+    from ray._private.state import available_resources_per_node
+
+    return {node: free.get("GPU", 0.0) for node, free in available_resources_per_node().items()}

@@ -57,6 +57,11 @@ Work = Callable[..., Iterator[Any]]
 Arguments = Callable[[str], tuple[Any, ...]]
 
 
+AHEAD = 2
+"""Where as many jobs run as there is room for, so many times as many are asked for: an autoscaler adds nodes only for
+what waits, and doubles a cluster at most (its `upscaling_speed` of 1)."""
+
+
 @dataclass(frozen=True)
 class Shape:
     """How jobs share the CPUs."""
@@ -67,13 +72,24 @@ class Shape:
     """One CPU each, of actors that a task starts."""
     at_once: int
     """Jobs that run at once."""
+    grows: bool = False
+    """More run at once where the cluster has become larger."""
+
+    def asked(self) -> int:
+        """Jobs that Ray is to have now, to run or to wait for a node."""
+        if not self.grows:
+            return self.at_once
+        return AHEAD * max(1, int(sum(node_cpus()) // (self.cpus + self.actors)))
 
 
-def shape(cpus: float, threads: int, actors: int, at_once: int) -> Shape:
-    """`at_once` jobs (0: as many as there is room for) of `threads` threads and `actors` actors each on `cpus` CPUs.
+def shape(nodes: Sequence[float], threads: int, actors: int, at_once: int) -> Shape:
+    """`at_once` jobs (0: as many as there is room for, now and later) of `threads` threads and `actors` actors each, on
+    nodes of so many CPUs.
 
-    Where there are more jobs than CPUs, each asks for a fraction of one. ConfigError where not even that fits.
+    Where there are more jobs than CPUs, each asks for a fraction of one. ConfigError where not even that fits, or where
+    a job, which runs on one node, fits on none.
     """
+    cpus, grows = sum(nodes), at_once == 0
     at_once = at_once or max(1, int(cpus // (threads + actors)))
     share = min(float(threads), cpus / at_once - actors)
     share = float(int(share)) if share >= 1 else math.floor(share / LEAST_CPUS) * LEAST_CPUS
@@ -82,14 +98,19 @@ def shape(cpus: float, threads: int, actors: int, at_once: int) -> Shape:
             f"--cells-at-once: {at_once} x (1 + {actors} actors) need more than the {cpus:g} CPUs of the cluster; "
             f"the most is {int(cpus // (1 + actors))}"
         )
-    return Shape(share, actors, at_once)
+    if share > (largest := max(nodes)):
+        raise ConfigError(
+            f"learner.threads: {threads} take {share:g} CPUs of one node, and the largest has {largest:g}; the nearest "
+            f"is {max(1, int(largest))}"
+        )
+    return Shape(share, actors, at_once, grows)
 
 
-def cluster_cpus() -> float:
-    """CPUs of all nodes of the session that this process is in."""
+def node_cpus() -> list[float]:
+    """CPUs of each node of the session that this process is in."""
     import ray
 
-    return ray.cluster_resources().get("CPU", 0.0)
+    return [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
 
 
 def in_turn(names: Sequence[str], work: Work, arguments: Arguments) -> Iterator[Told]:
@@ -111,11 +132,11 @@ def _telling(start: Callable[[], Iterator[Any]]) -> Iterator[Item | Ended | Fail
 
 
 def as_tasks(names: Sequence[str], work: Work, arguments: Arguments, shape: Shape) -> Iterator[Told]:
-    """All jobs as tasks of the Ray session that this process is in, `shape.at_once` of them at a time."""
+    """All jobs as tasks of the Ray session that this process is in, as many at a time as `shape` asks for."""
     waiting, running, losses = deque(names), list[_Task](), Counter[str]()
     try:
         while waiting or running:
-            while waiting and len(running) < shape.at_once:
+            while waiting and len(running) < shape.asked():
                 name = waiting.popleft()
                 try:
                     running.append(_Task(name, work, arguments(name), shape))

@@ -4,11 +4,12 @@
     events(work, given, wanted)    ------> work(*given): starts them    ------> collect
     keeps what comes               <------ items, what it has to say    <------ blocks
 
-The learner's node is any one with a free GPU where the learner may use one, else the driver's own. The actor takes the
-CPUs of its threads there, as far as they leave one to every rollout actor: those are spread over what is left. It owns
-them: when it ends, however it ends, they end. Where its process is lost (its node died), another trainer starts with
-what `given()` then says, at most `tasks.RETRIES` times. An exception of its own is raised here as it was there. The
-last argument of its work tells it when to end early: its node is being drained, or the driver says so.
+The learner's node is one with a GPU where the learner may use one (`auto`: if one is free; `cuda` waits for it), else
+the driver's own. The actor takes the CPUs of its threads there, as far as they leave one to every rollout actor: those
+are spread over what is left. It owns them: when it ends, however it ends, they end. Where its process is lost (its node
+died), another trainer starts with what `given()` then says, at most `tasks.RETRIES` times. An exception of its own is
+raised here as it was there. The last argument of its work tells it when to end early: its node is being drained, or the
+driver says so.
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ END_SECONDS = 6.0
 """From the driver's word until it waits no longer (a guess: a notice is 10 s, and Ray ends in 1 to 2)."""
 SLOW_START_SECONDS = 60.0
 """Then the driver says what it waits for; an actor starts in 5 to 15 s (measured on 2 cores)."""
+
+FREE_SECONDS = 5.0
+"""`auto` looks for a free GPU so long: one that was just given back is free after a second or so (a guess)."""
 
 
 class TrainerLost(RuntimeError):
@@ -153,9 +157,7 @@ def _place(wanted: Wanted) -> tuple[dict[str, Any], int]:
     alive = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
     leaving = supply.leaving()
     nodes = {id: has for id, has in alive.items() if id not in leaving} or alive
-    with_gpu = [id for id, has in nodes.items() if has.get("GPU", 0) >= 1] if wanted.device != "cpu" else []
-    if wanted.device == "cuda" and not with_gpu:
-        raise ConfigError("--learner.device: 'cuda' is on no node of the cluster; the nearest is cpu")
+    with_gpu = _with_gpu(nodes, wanted.device)
     threads = wanted.threads or int(os.environ.get("OMP_NUM_THREADS") or 0)
     here = ray.get_runtime_context().get_node_id()
     options: dict[str, Any] = {"num_gpus": 1} if with_gpu else {}
@@ -166,5 +168,23 @@ def _place(wanted: Wanted) -> tuple[dict[str, Any], int]:
     return options | {"num_cpus": max(0, min(threads or most, most, spare))}, threads
 
 
+def _with_gpu(nodes: dict[str, dict[str, float]], device: str) -> list[str]:
+    """Nodes that such a learner may go to for a GPU; ConfigError where it must have one and there is none."""
+    found = [id for id, has in nodes.items() if has.get("GPU", 0) >= 1] if device != "cpu" else []
+    if device == "cuda" and not found:
+        raise ConfigError("--learner.device: 'cuda' is on no node of the cluster; the nearest is cpu")
+    if device == "cuda" or not found:
+        return found
+    until = time.monotonic() + FREE_SECONDS
+    while not (free := [id for id in found if supply.free_gpus().get(id, 0) >= 1]) and time.monotonic() < until:
+        time.sleep(0.2)
+    if not free:
+        _LOG.warning("no GPU of the cluster is free, so the learner is on a CPU; --learner.device cuda waits for one")
+    return free
+
+
 def _cpus(node_id: str) -> int:
     return max(1, int(next(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["NodeID"] == node_id)))
+
+
+_LOG = logging.getLogger(__name__)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import math
 import os
 from collections.abc import Iterator
@@ -54,7 +55,6 @@ def checked(config: RunConfig, several_learners: bool = False) -> RunConfig:
 
 def _check_memory(config: RunConfig) -> None:
     """One copy of the frames, and the columns unless they are on a cluster's other nodes, must fit on this machine."""
-    key = "batch.size" if config.batch_cap == config.batch.size else "control.max-batch-size"
     columns = config.collectors(config.batch_cap) * config.rollout.columns_per_collector
     elsewhere = config.actors > 0 and session.named() is not None
     alive = 0.0 if elsewhere else columns * COLUMN_BYTES
@@ -62,9 +62,26 @@ def _check_memory(config: RunConfig) -> None:
     if wanted + alive > memory:
         advice = "" if wanted > memory else "; a larger --rollout.waves keeps fewer columns alive"
         raise ConfigError(
-            f"--{key}: {config.batch_cap} makes rollouts of {wanted / 2**30:,.0f} GiB on {columns:,} columns of "
-            f"{alive / 2**30:,.0f} GiB, and this machine has {memory / 2**30:,.0f}{advice}"
+            f"--{_cap_key(config)}: {config.batch_cap} makes rollouts of {wanted / 2**30:,.0f} GiB on {columns:,} "
+            f"columns of {alive / 2**30:,.0f} GiB, and this machine has {memory / 2**30:,.0f}{advice}"
         )
+
+
+def idle_actors(config: RunConfig) -> str | None:
+    """A line where there are more rollout actors than collectors, even at the largest batch; else None."""
+    size, actors = config.batch_cap, config.actors
+    if actors <= (collectors := config.collectors(size)):
+        return None
+    enough = math.ceil(actors * size / (collectors * config.batch_unit)) * config.batch_unit
+    made = f"{collectors} collector{'s' * (collectors > 1)}"
+    return (
+        f"--actors: of {actors} only {collectors} can work, since --{_cap_key(config)} {size} makes {made} of "
+        f"{config.rollout.columns_per_collector} columns; the nearest is {collectors}, or a batch of {enough}"
+    )
+
+
+def _cap_key(config: RunConfig) -> str:
+    return "batch.size" if config.batch_cap == config.batch.size else "control.max-batch-size"
 
 
 def check_scored(env: str) -> None:
@@ -135,6 +152,8 @@ def source(config: RunConfig) -> Iterator[SegmentSource]:
         finally:
             local.close()
         return
+    if idle := idle_actors(config):
+        logging.getLogger(__name__).warning("%s", idle)
     with session.start(config.actor_cpus, object_store_bytes(config)):
         from rl_gns.distributed.rollout_actors import RaySource
 

@@ -53,7 +53,8 @@ class Line:
 def doctor(config: RunConfig) -> list[Line]:
     """Everything that can be said without a game being played. `config` says how much shared memory is wanted."""
     lines = [*versions(), torch_build(), *roms(), quota(limits.cores(), limits.quota_cores())]
-    lines += [shared_memory(config, limits.shared_memory_bytes()), *authentication(), dashboard()]
+    lines += [*rollout_actors(config), shared_memory(config, limits.shared_memory_bytes())]
+    lines += [*authentication(), dashboard()]
     if address := session.named():
         from rl_gns.distributed.nodes import look
 
@@ -124,6 +125,16 @@ def quota(cores: int, quota_cores: float) -> Line:
         f"at most --actors {max(1, int(quota_cores))}, OMP_NUM_THREADS={max(1, int(quota_cores))}, ray start --num-cpus"
     )
     return Line("cores", "warning", f"{cores} are seen, the cgroup's quota is worth {quota_cores:g}", do)
+
+
+def rollout_actors(config: RunConfig) -> Iterator[Line]:
+    """Whether all of --actors would have work."""
+    from rl_gns.study.build import idle_actors
+
+    if idle := idle_actors(config):
+        yield Line("rollout actors", "warning", idle, "fewer actors, or a larger batch")
+    elif config.actors:
+        yield Line("rollout actors", "ok", f"{config.actors}, for {config.collectors(config.batch_cap)} collectors")
 
 
 def shared_memory(config: RunConfig, free: int | None) -> Line:

@@ -25,7 +25,7 @@ import envs
 from rl_gns.config import ConfigError, RunConfig, to_dict
 from rl_gns.config_file import load, load_toml
 from rl_gns.rundir import KEEP_CHECKPOINTS, RunDir
-from rl_gns.study.build import checked, make_learner, rollout_bytes
+from rl_gns.study.build import checked, idle_actors, make_learner, rollout_bytes
 from rl_gns.study.calibrate import Calibration, calibrate
 from rl_gns.study.goals import evaluations_due
 from rl_gns.study.room import Room, room, warnings
@@ -150,7 +150,7 @@ def plan(
         disk_bytes=disk,
         memory_bytes=memory,
         frames_bytes=max(map(rollout_bytes, configs.values())) if pixels else None,
-        warnings=warnings(here, memory, disk),
+        warnings=warnings(here, memory, disk) + _distinct(filter(None, map(idle_actors, missing.values()))),
     )
 
 

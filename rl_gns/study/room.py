@@ -42,9 +42,10 @@ def room(one: RunConfig, n_cells: int, cells_at_once: int, home: Path) -> Room:
     if address:
         at_once = together(one, n_cells, cells_at_once)
         with session.start(cores, 0):
-            cpus = tasks.cluster_cpus()
+            nodes = tasks.node_cpus()
+        cpus, threads = sum(nodes), one.learner.threads or max(1, int(max(nodes)))
         try:
-            at_once = min(n_cells, tasks.shape(cpus, threads, actors, at_once).at_once)
+            at_once = min(n_cells, tasks.shape(nodes, threads, actors, at_once).at_once)
         except ConfigError as error:
             trouble, at_once = str(error), 0
     return Room(

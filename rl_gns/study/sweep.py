@@ -187,7 +187,7 @@ def told(
         if not started:
             yield from tasks.in_turn(list(configs), work, start)
             return
-        shape = tasks.shape(tasks.cluster_cpus(), one.learner.threads, one.actor_cpus, at_once)
+        shape = tasks.shape(tasks.node_cpus(), one.learner.threads, one.actor_cpus, at_once)
         yield from tasks.as_tasks(list(configs), work, start, shape)
 
 
