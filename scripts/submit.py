@@ -33,6 +33,7 @@ WITHOUT_VALUE = (
     "stop-at-goal",
     "tensorboard",
     "watch",
+    "whole",
 )
 """Flags that have none, nor has their --no-: what follows one stands alone."""
 SEVERAL_WORDS = ("learning-rate-rules",)

@@ -72,7 +72,7 @@ def _at_once(config: RunConfig, n_cells: int, cells_at_once: int) -> int:
     if at_once := together(config, n_cells, cells_at_once):
         return at_once
     with cells_session([config], 0):
-        shape = tasks.shape(tasks.cluster_cpus(), config.learner.threads, config.actor_cpus, 0)
+        shape = tasks.shape(tasks.node_cpus(), config.learner.threads, config.actor_cpus, 0)
     return min(shape.at_once, n_cells)
 
 
