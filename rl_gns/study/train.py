@@ -107,7 +107,7 @@ class Keeper:
         state = self.run.load_checkpoint(len(lines))
         if state is not None:
             self._check_generation(state)
-        elif lines and lines[-1]["env_steps"] > 2 * self._config.checkpoint.every_env_steps:
+        elif len(lines) > 1 and lines[-2]["env_steps"] >= self._config.checkpoint.every_env_steps:
             words = f"has recorded {lines[-1]['env_steps']:,} env steps, but no checkpoint"
             raise ConfigError(f"--run-dir: {self.run.path} {words}")
         updates = state["counters"]["update"] if state else 0
