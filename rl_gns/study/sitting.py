@@ -21,12 +21,15 @@ from rl_gns.learn.learner import Learner, NonFiniteGradient
 from rl_gns.records import UpdateRecord
 from rl_gns.study.build import learners, make_learner, source
 from rl_gns.study.goals import Look, evaluated, look, settled
-from rl_gns.study.notice import LONG_SECONDS, Notice, Terminated
+from rl_gns.study.notice import Notice, Terminated
 from rl_gns.study.provenance import provenance
 from rl_gns.trainer import Trainer
 
 BATCH_SECONDS = 0.5
 """Records travel together until the oldest is this old (a choice: a hundredth of a second's work to send)."""
+COPY_SHARE = 0.05
+"""Of a run's time, at most: copies of its state, to be written where a rollout is given up (a choice). Each takes 1 ms
+for CartPole's network and 50 ms for a Nature CNN with Adam and sums across rollouts (measured)."""
 
 
 @dataclass(frozen=True)
@@ -85,9 +88,11 @@ def sitting(
 def _events(trainer: Trainer, seen: list[Look], notice: Callable[[], bool] | None) -> Iterator[Event]:
     saved, caught = trainer.env_steps, False
     for record in _unless_given_up(trainer, _records(trainer, seen), notice):
-        yield record
         if isinstance(record, Checkpoint):
+            if record.env_steps > saved:
+                yield record
             continue
+        yield record
         ends = notice is not None and notice() and not trainer.over()
         if _checkpoint_is_due(trainer.config, saved, record.env_steps) or (ends and not _seeds_anew(trainer.config)):
             saved, state = record.env_steps, trainer.state()
@@ -107,8 +112,8 @@ def _events(trainer: Trainer, seen: list[Look], notice: Callable[[], bool] | Non
 def _unless_given_up(
     trainer: Trainer, records: Iterator[UpdateRecord], notice: Callable[[], bool] | None
 ) -> Iterator[UpdateRecord | Checkpoint]:
-    """The records; where a rollout is given up, the state before it, if the one before was long."""
-    before = None
+    """The records; where a rollout or its evaluation is given up, the newest copy of the state before it."""
+    copies, before, due = isinstance(notice, Notice) and not _seeds_anew(trainer.config), None, 0.0
     while True:
         try:
             record = next(records, None)
@@ -118,9 +123,12 @@ def _unless_given_up(
             raise
         if record is None:
             return
+        if notice is not None:
+            notice()  # so that the time does not run out for a rollout that has ended
         yield record
-        long = isinstance(notice, Notice) and record.seconds > LONG_SECONDS and not _seeds_anew(trainer.config)
-        before = Checkpoint(trainer.env_steps, copy.deepcopy(trainer.state())) if long else None
+        if copies and (start := time.monotonic()) >= due:
+            before = Checkpoint(trainer.env_steps, copy.deepcopy(trainer.state()))
+            due = time.monotonic() + (time.monotonic() - start) / COPY_SHARE
 
 
 def _seeds_anew(config: RunConfig) -> bool:

@@ -48,7 +48,8 @@ def train(
             )
             with contextlib.closing(events):
                 for event in events:
-                    keeper.keep(event)
+                    with contextlib.nullcontext() if notice is None else notice.held():
+                        keeper.keep(event)
         if notice is not None and notice() and not keeper.complete():
             raise Terminated
         return keeper.finish()
