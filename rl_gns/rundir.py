@@ -218,15 +218,20 @@ class RunDir:
         return sorted(p for p in self._checkpoints.iterdir() if re.fullmatch(r"\d{12}", p.name))
 
     def load_checkpoint(self, updates: int | None = None) -> dict[str, Any] | None:
-        """The newest checkpoint that reads back and, where `updates` is given, stands on at most so many lines of
-        metrics.jsonl; None where there is none at all; ConfigError where none will do."""
+        """The state of `newest_checkpoint`; None where there is none."""
+        found = self.newest_checkpoint(updates)
+        return found and found[1]
+
+    def newest_checkpoint(self, updates: int | None = None) -> tuple[Path, dict[str, Any]] | None:
+        """(folder, state) of the newest that reads back and, where `updates` is given, stands on at most so many lines
+        of metrics.jsonl; None where there is none at all; ConfigError where none will do."""
         failures = []
         for path in reversed(self.checkpoints()):
             try:
                 state = read_checkpoint(path)
                 if updates is not None and state["counters"]["update"] > updates:
                     raise ValueError(f"it needs {state['counters']['update']} lines of metrics.jsonl")
-                return state
+                return path, state
             except (OSError, *DAMAGE) as error:
                 failures.append(f"{path.name}: {error}")
         if failures:

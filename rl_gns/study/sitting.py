@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 import envs
-from rl_gns.config import RunConfig
+from rl_gns.config import ConfigError, RunConfig
 from rl_gns.learn.learner import Learner, NonFiniteGradient
+from rl_gns.on_disk import DAMAGE
 from rl_gns.records import UpdateRecord
 from rl_gns.study.build import learners, make_learner, source
 from rl_gns.study.goals import Look, evaluated, look, settled
@@ -30,6 +31,14 @@ BATCH_SECONDS = 0.5
 COPY_SHARE = 0.05
 """Of a run's time, at most: copies of its state, to be written where a rollout is given up (a choice). Each takes 1 ms
 for CartPole's network and 50 ms for a Nature CNN with Adam and sums across rollouts (measured)."""
+
+
+SAID = 200
+"""Characters of what a checkpoint is refused for."""
+
+
+class BadCheckpoint(ConfigError):
+    """It reads back, and no trainer can go on from it: of another version, or changed by hand."""
 
 
 @dataclass(frozen=True)
@@ -70,19 +79,27 @@ def sitting(
     notice: Callable[[], bool] | None = None,
 ) -> Iterator[Event]:
     """Train on from `state` (None: from the start) to the budget, the goals or the notice (asked after each rollout);
-    `looks` are those before."""
+    `looks` are those before. BadCheckpoint where no trainer can go on from `state`."""
     with learners(config, learner) as learner:
         yield Began(provenance(learner))
         with source(config) as segments:
             trainer = Trainer(config, learner, segments)
             if state is not None:
-                trainer.restore(state)
+                _restore(trainer, state)
             try:
                 yield from _events(trainer, list(looks), notice)
             except NonFiniteGradient:
                 if learner.bad_rows is not None:
                     yield BadRows(learner.bad_rows)
                 raise
+
+
+def _restore(trainer: Trainer, state: dict[str, Any]) -> None:
+    try:
+        with np.errstate(divide="raise", over="raise", invalid="raise"):
+            trainer.restore(state)
+    except (RuntimeError, *DAMAGE) as error:
+        raise BadCheckpoint(f"{type(error).__name__}: {' '.join(str(error).split())[:SAID]}") from error
 
 
 def _events(trainer: Trainer, seen: list[Look], notice: Callable[[], bool] | None) -> Iterator[Event]:
