@@ -62,9 +62,11 @@ class RunDir:
                 f"--run-dir: {self.path} is thrown away with the job; give an absolute one, or RL_GNS_RUNS"
             )
         try:
+            if self.path.exists():
+                self._check_config(config)  # before anything is made
             self._checkpoints.mkdir(parents=True, exist_ok=True)
             self._lock = take_lock(self.path / ".lock", self.path)
-            self._check_config(config)
+            self._check_config(config)  # another process may just have made it
             self._clear_drafts()
             write_text(self.path / "config.toml", to_toml(config))
             self._keep = config.checkpoint.keep
@@ -88,6 +90,8 @@ class RunDir:
         if not (self.path / "config.toml").exists():
             ours = {"checkpoints", ".lock", TENSORBOARD, ".config.toml.tmp"}
             strangers = {p.name for p in self.path.iterdir()} - ours
+            if self._checkpoints.exists():  # ours come after config.toml
+                strangers |= {f"checkpoints/{p.name}" for p in self._checkpoints.iterdir()}
             if strangers:
                 raise ConfigError(f"--run-dir: {self.path} holds something else ({min(strangers)}); give a new one")
             return
@@ -219,12 +223,11 @@ class RunDir:
 
     def load_checkpoint(self, updates: int | None = None) -> dict[str, Any] | None:
         """The state of `newest_checkpoint`; None where there is none."""
-        found = self.newest_checkpoint(updates)
-        return found and found[1]
+        return (self.newest_checkpoint(updates) or (None, None))[1]
 
     def newest_checkpoint(self, updates: int | None = None) -> tuple[Path, dict[str, Any]] | None:
-        """(folder, state) of the newest that reads back and, where `updates` is given, stands on at most so many lines
-        of metrics.jsonl; None where there is none at all; ConfigError where none will do."""
+        """(folder, state) of the newest that reads back and, where `updates` is given, stands on so many lines or fewer
+        of metrics.jsonl; None where there is none; ConfigError where none will do."""
         failures = []
         for path in reversed(self.checkpoints()):
             try:

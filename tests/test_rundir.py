@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +122,16 @@ def test_another_experiment_is_refused_by_key(run, tmp_path):
     again = RunDir(run.path)
     again.open(longer)
     again.close()
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "checkpoints/.model.tmp/weights.bin"])
+def test_a_directory_of_something_else_is_refused_and_left_alone(tmp_path, name):
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_text("theirs")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ConfigError, match=f"holds something else \\({re.escape(name.removesuffix('/weights.bin'))}\\)"):
+        RunDir(tmp_path).open(config(CARTPOLE))
+    assert sorted(tmp_path.rglob("*")) == before and (tmp_path / name).read_text() == "theirs"
 
 
 def test_two_processes_never_share_a_directory(run):
