@@ -8,8 +8,9 @@ Whoever holds the run directory keeps them: `study.train.Keeper`.
 from __future__ import annotations
 
 import copy
+import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -157,6 +158,15 @@ def _checkpoint_is_due(config: RunConfig, saved: int, env_steps: int) -> bool:
     """A multiple of `every_env_steps`, or one of those to keep, lies in (saved, env_steps]."""
     every, keep = config.checkpoint.every_env_steps, config.checkpoint.keep
     return env_steps // every > saved // every or any(saved < kept <= env_steps for kept in keep)
+
+
+def gone_on_from(config: RunConfig, lines: Sequence[Mapping[str, Any]]) -> set[int] | None:
+    """E of the checkpoints that a run with these records may go on from; None: any. Where columns are seeded anew at
+    each, only those that were due: a longer run has none at a shorter one's end."""
+    if not _seeds_anew(config):
+        return None
+    ends = [0, *(line["env_steps"] for line in lines)]
+    return {0, *(end for before, end in itertools.pairwise(ends) if _checkpoint_is_due(config, before, end))}
 
 
 def _records(trainer: Trainer, seen: list[Look]) -> Iterator[UpdateRecord]:

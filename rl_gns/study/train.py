@@ -23,7 +23,7 @@ from rl_gns.study.elsewhere import on_the_cluster
 from rl_gns.study.goals import Look, crossings, looks, settled
 from rl_gns.study.notice import Notice, Terminated
 from rl_gns.study.provenance import command
-from rl_gns.study.sitting import BadCheckpoint, BadRows, Began, Checkpoint, Event, sitting
+from rl_gns.study.sitting import BadCheckpoint, BadRows, Began, Checkpoint, Event, gone_on_from, sitting
 
 Watch = Callable[[UpdateRecord], None]
 
@@ -110,7 +110,8 @@ class Keeper:
 
     def _resume(self) -> tuple[dict[str, Any] | None, list[Look]]:
         lines = list(self.run.records())
-        self.stands_on, state = self.run.newest_checkpoint(len(lines)) or (None, None)
+        among = gone_on_from(self._config, lines)
+        self.stands_on, state = self.run.newest_checkpoint(len(lines), among) or (None, None)
         if state is not None:
             self._check_generation(state)
         elif len(lines) > 1 and lines[-2]["env_steps"] >= self._config.checkpoint.every_env_steps:
