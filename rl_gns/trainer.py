@@ -146,6 +146,7 @@ class Trainer:
             return_episodes=len(self._finished),
             episodes=self.episodes,
             reseeded_columns=self.reseeded_columns,
+            exact_resume=self.config.checkpoint.exact_resume,
             episode_length_mean=float(np.mean([n for _, n in self._finished])) if self._finished else None,
             advantage_mean=batch.mean,
             advantage_std=batch.std,

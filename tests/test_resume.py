@@ -106,5 +106,6 @@ def test_a_longer_budget_is_the_longer_run_where_columns_are_seeded_anew(first, 
     assert first <= ended_at < 1700 and ended_at // 700 == first // 700
     train(long, tmp_path / "short")
     assert lines(tmp_path / "short") == lines(tmp_path / "long")
+    assert all(record["exact_resume"] for record in RunDir(tmp_path / "long").records())
     there, here = (RunDir(tmp_path / name).load_checkpoint() for name in ("long", "short"))
     assert first_unequal(there, here, "checkpoint") is None

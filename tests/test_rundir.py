@@ -13,6 +13,7 @@ from tiny import CARTPOLE, config, finished, replaced
 
 from rl_gns.checkpoint import read_checkpoint
 from rl_gns.config import ConfigError
+from rl_gns.records import to_json
 from rl_gns.rundir import RunDir, write_text
 
 
@@ -111,6 +112,13 @@ def test_lines_are_strict_json_with_null_for_what_is_missing(run, records):
     run.append(records[0])
     line = json.loads(run.metrics.read_text(), parse_constant=lambda name: pytest.fail(name))
     assert line["noise"] is None and line["update"] == 0
+
+
+def test_lines_of_before_a_field_came_are_read(run, records):
+    line = to_json(records[0])
+    assert line.pop("exact_resume") is False
+    run.metrics.write_text(json.dumps(line) + "\n")
+    assert list(run.records()) == [line]
 
 
 def test_another_experiment_is_refused_by_key(run, tmp_path):
