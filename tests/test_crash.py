@@ -205,6 +205,16 @@ def test_disks_that_are_full_or_refuse_and_a_clock_that_jumps(settings, forks, u
     assert all(record["seconds"] >= 0 for record in RunDir(moved).records())
 
 
+@pytest.mark.slow
+def test_a_wall_clock_that_jumps_during_a_run_moves_no_record(settings, forks, unbroken, tmp_path):
+    """To and fro by an hour at every look, in the run's own process: seconds stay what passed."""
+    path, start = tmp_path / "run", time.monotonic()
+    assert ended(forks, train(settings, path, jumps=True)) == (0, [])
+    check_same(unbroken, path)
+    seconds = [record[name] for record in RunDir(path).records() for name in record if name.endswith("seconds")]
+    assert all(0 <= each < time.monotonic() - start for each in seconds)
+
+
 def wall_clock_reads(source):
     """(line, what) of every look at a clock that may jump."""
     names = {"time", "time_ns", "now", "utcnow", "today", "st_mtime", "getmtime"}
