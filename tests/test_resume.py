@@ -98,12 +98,12 @@ def test_checkpoints_lie_at_multiples_of_their_interval(unbroken):
 @pytest.mark.parametrize("first", [300, 900], ids=["before any checkpoint", "behind one"])
 def test_a_longer_budget_is_the_longer_run_where_columns_are_seeded_anew(first, tmp_path):
     """The checkpoint at the shorter run's end is not one that the longer run has."""
-    exact = {"checkpoint": {"exact_resume": True, "every_env_steps": 700}, "total_env_steps": 1700}
-    long = config(PONG, exact)
+    exact = {"checkpoint": {"exact_resume": True, "every_env_steps": 600}, "total_env_steps": 1100}
+    long = config(PONG, {**exact, "rollout": {**PONG["rollout"], "columns_per_collector": 16}})
     train(long, tmp_path / "long")
     train(replaced(long, total_env_steps=first), tmp_path / "short")
     ended_at = RunDir(tmp_path / "short").load_checkpoint()["counters"]["env_steps"]
-    assert first <= ended_at < 1700 and ended_at // 700 == first // 700
+    assert first <= ended_at < 1100 and ended_at // 600 == first // 600
     train(long, tmp_path / "short")
     assert lines(tmp_path / "short") == lines(tmp_path / "long")
     assert all(record["exact_resume"] for record in RunDir(tmp_path / "long").records())
