@@ -159,7 +159,8 @@ class CheckpointConfig:
     `rl-gns branch --at`."""
     exact_resume: bool = False
     """For worlds that cannot be saved (Atari): seed all columns anew at every checkpoint, so that a run which is killed
-    and one which is not are the same to the bit. The episodes under way are cut there, and no return counts them."""
+    and one which is not are the same to the bit. The episodes under way are cut there, and no return counts them:
+    returns, and goals judged on training, are of episodes that fit between two checkpoints."""
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ def logged(unit: str, meaning: str, **kwargs: Any) -> Any:
 
 @dataclass(frozen=True)
 class MomentsKey:
-    """What must be equal for two noise scales to be pooled or compared."""
+    """What must be equal for two noise scales to be pooled or compared: how a gradient is made, not which states the
+    columns are in. So neither scatter, burn-in nor `checkpoint.exact_resume` (`config_id` tells those apart)."""
 
     env: str
     """World and protocol, as `envs.protocol` prints it."""
@@ -206,11 +207,17 @@ class UpdateRecord:
     generation: int = logged("generation", "how often a collector was seeded anew at most: after a fault or a resume")
     learning_rate: float = logged("1", "of this rollout's optimizer steps")
     decision: Decision = logged("", "what set this rollout's batch size and learning rate; see below")
-    return_mean: float | None = logged("score", "mean raw return of the last `return_episodes` finished episodes")
+    return_mean: float | None = logged(
+        "score", "mean raw return of the last `return_episodes` finished episodes; see `exact_resume`"
+    )
     return_episodes: int = logged("episodes", "how many finished episodes that mean is over")
     episodes: int = logged("episodes", "finished so far")
     reseeded_columns: int = logged("columns", "seeded anew so far by resumes, or at checkpoints; each cut an episode")
-    episode_length_mean: float | None = logged("env steps", "mean length of those episodes")
+    exact_resume: bool = logged(
+        "",
+        "each checkpoint seeds all columns anew (of Atari): only episodes that fit between two finish",
+    )
+    episode_length_mean: float | None = logged("env steps", "mean length of the episodes of `return_mean`")
     policy_loss: float | None = logged("1", "clipped surrogate, mean over the rollout's optimizer steps")
     value_loss: float | None = logged("reward^2", "half squared error of V, before its coefficient")
     entropy: float | None = logged("nats", "policy entropy, mean over rows")

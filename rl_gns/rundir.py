@@ -58,13 +58,14 @@ class RunDir:
         if "\0" in str(self.path):
             raise ConfigError(f"--run-dir: {self.path}: no name of a file")
         if "working_dir_files" in self.path.absolute().parts:
-            raise ConfigError(
-                f"--run-dir: {self.path} is thrown away with the job; give an absolute one, or RL_GNS_RUNS"
-            )
+            words = "is thrown away with the job; give an absolute one, or RL_GNS_RUNS"
+            raise ConfigError(f"--run-dir: {self.path} {words}")
         try:
+            if self.path.exists():
+                self._check_config(config)  # before anything is made
             self._checkpoints.mkdir(parents=True, exist_ok=True)
             self._lock = take_lock(self.path / ".lock", self.path)
-            self._check_config(config)
+            self._check_config(config)  # another process may just have made it
             self._clear_drafts()
             write_text(self.path / "config.toml", to_toml(config))
             self._keep = config.checkpoint.keep
@@ -88,6 +89,8 @@ class RunDir:
         if not (self.path / "config.toml").exists():
             ours = {"checkpoints", ".lock", TENSORBOARD, ".config.toml.tmp"}
             strangers = {p.name for p in self.path.iterdir()} - ours
+            if self._checkpoints.exists():  # ours come after config.toml
+                strangers |= {f"checkpoints/{p.name}" for p in self._checkpoints.iterdir()}
             if strangers:
                 raise ConfigError(f"--run-dir: {self.path} holds something else ({min(strangers)}); give a new one")
             return
@@ -145,9 +148,8 @@ class RunDir:
         """Keep the first `updates` lines of metrics.jsonl."""
         kept = [json.dumps(record, allow_nan=False) for record in self.records() if record["update"] < updates]
         if [json.loads(line)["update"] for line in kept] != list(range(updates)):
-            raise ConfigError(
-                f"{self.metrics}: its lines are not updates 0 to {updates - 1}, which the checkpoint needs"
-            )
+            words = f"its lines are not updates 0 to {updates - 1}, which the checkpoint needs"
+            raise ConfigError(f"{self.metrics}: {words}")
         if self._log is not None:  # it is open on the file that is now replaced
             self._log.close()
             self._log = None
@@ -218,15 +220,21 @@ class RunDir:
         return sorted(p for p in self._checkpoints.iterdir() if re.fullmatch(r"\d{12}", p.name))
 
     def load_checkpoint(self, updates: int | None = None) -> dict[str, Any] | None:
-        """The newest checkpoint that reads back and, where `updates` is given, stands on at most so many lines of
-        metrics.jsonl; None where there is none at all; ConfigError where none will do."""
+        """The state of `newest_checkpoint`; None where there is none."""
+        return (self.newest_checkpoint(updates) or (None, None))[1]
+
+    def newest_checkpoint(
+        self, updates: int | None = None, among: set[int] | None = None
+    ) -> tuple[Path, dict[str, Any]] | None:
+        """(folder, state) of the newest, `among` those env steps, that reads back and, where `updates` is given, stands
+        on so many lines or fewer of metrics.jsonl; None where there is none; ConfigError where none will do."""
         failures = []
-        for path in reversed(self.checkpoints()):
+        for path in reversed([p for p in self.checkpoints() if among is None or int(p.name) in among]):
             try:
                 state = read_checkpoint(path)
                 if updates is not None and state["counters"]["update"] > updates:
                     raise ValueError(f"it needs {state['counters']['update']} lines of metrics.jsonl")
-                return state
+                return path, state
             except (OSError, *DAMAGE) as error:
                 failures.append(f"{path.name}: {error}")
         if failures:

@@ -7,6 +7,7 @@ resumed run needs is in `state()`; whoever drains the loop decides when to ask f
 from __future__ import annotations
 
 import dataclasses
+import operator
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -145,6 +146,7 @@ class Trainer:
             return_episodes=len(self._finished),
             episodes=self.episodes,
             reseeded_columns=self.reseeded_columns,
+            exact_resume=self.config.checkpoint.exact_resume,
             episode_length_mean=float(np.mean([n for _, n in self._finished])) if self._finished else None,
             advantage_mean=batch.mean,
             advantage_std=batch.std,
@@ -176,13 +178,17 @@ class Trainer:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from `state()`; worlds that cannot be saved start anew, in a generation after all that were used."""
+        """Go on from `state()`; worlds that cannot be saved start anew, in a generation after all that were used. What
+        no `state()` holds raises what Python does where it is met: here, as far as it can be seen."""
         for name in COUNTERS:
-            setattr(self, name, state["counters"][name])
+            setattr(self, name, operator.index(state["counters"][name]))
         self._finished.extend((r, n) for r, n in state["finished"])
         self._pool = Pool.from_state(state["pool"])
         self._across = Across.from_state(state["across"]) if state["across"] else None
         self._control = dataclasses.replace(self._control, **state["control"])
+        if not 0 < operator.index(self._control.batch_size) <= self.config.batch_cap:
+            raise ValueError(f"a batch size of {self._control.batch_size}")
+        self._noise_scales()
         self.learner.restore(state["learner"])
         if state["source"] is None:
             self.reseed()

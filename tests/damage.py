@@ -10,8 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load, save
 
 HOSTILE = (
     *("../x", "../../etc/x", "/tmp/x", "/dev/zero", "..", ".", "~", "a/../../b", "x/y", "", " ", "-", "--json"),
@@ -88,6 +90,20 @@ def replaced_values(draw, value: Any) -> Any:
 def damaged_json(content: bytes) -> st.SearchStrategy[bytes]:
     """One JSON file, in every way."""
     return wrecks(content) | replaced_values(json.loads(content)).map(lambda value: json.dumps(value).encode())
+
+
+@st.composite
+def changed_arrays(draw, content: bytes) -> bytes:
+    """A safetensors file; whole, with one array of other values, of another kind or shape, or lost."""
+    if draw(st.booleans()):
+        return draw(wrecks(content))
+    arrays = load(content)
+    name = draw(st.sampled_from(sorted(arrays)))
+    array = arrays.pop(name)
+    flat, float_ = array.ravel(), array.astype(float)
+    others = (array[None], flat[:-1], np.zeros(0), float_, float_ * np.nan, np.zeros_like(array), array > 0)
+    other = draw(st.none() | st.sampled_from(others))
+    return save(arrays if other is None else {**arrays, name: other})
 
 
 @st.composite

@@ -4,16 +4,19 @@ in milliseconds and may be killed often. One JSON object a line in, {"pid": ...}
     {"run": ["train", ...]}    a fork runs the verb; negative code: the signal that ended it
     {"limit": n, "run": [...]} in which the kernel kills it as a file grows beyond n bytes, in the middle of a write
     {"events": n, "run": [...]} which kills itself at the n-th opening, renaming, making or removing of a file
+    {"jumps": true, "run": [...]} whose wall clock jumps by an hour, to and fro, each time it is asked
     {"shell": "..."}           a shell's line, where the driver is: in namespaces, maybe
 """
 
 import contextlib
+import itertools
 import json
 import os
 import resource
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -80,6 +83,8 @@ def _fork(order):
         resource.setrlimit(resource.RLIMIT_FSIZE, (order["limit"], order["limit"]))
     if "events" in order:
         _die_at(order["events"])
+    if "jumps" in order:
+        _jump()
     if "shell" in order:
         os.execvp("bash", ["bash", "-c", order["shell"]])
     from rl_gns.cli import main
@@ -99,6 +104,12 @@ def _die_at(n_events):
             os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(hook)
+
+
+def _jump():
+    clock, clock_ns, hours = time.time, time.time_ns, itertools.cycle((3600, -3600))
+    time.time = lambda: clock() + next(hours)
+    time.time_ns = lambda: clock_ns() + next(hours) * 10**9
 
 
 def serve():

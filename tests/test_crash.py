@@ -7,7 +7,6 @@ import re
 import shutil
 import signal
 import subprocess
-import threading
 import time
 
 import pytest
@@ -18,9 +17,7 @@ from tiny import CARTPOLE, CHAIN, config, fingerprint, finished, numbers
 from rl_gns.checkpoint import read_checkpoint
 from rl_gns.config_file import to_toml
 from rl_gns.on_disk import parse_json
-from rl_gns.records import UpdateRecord
 from rl_gns.rundir import RunDir
-from rl_gns.study import notice, sitting
 from rl_gns.study.build import make_learner
 from rl_gns.study.status import look
 from rl_gns.study.verify_resume import first_unequal
@@ -142,36 +139,6 @@ def test_a_notice_is_answered_with_a_checkpoint(settings, forks, unbroken, tmp_p
     check_same(unbroken, path)
 
 
-LONG = {"batch": {"size": 4096, "minibatches": 2, "segment_steps": 256}, "total_env_steps": 20_000}
-
-
-def events_until_notice(settings_, state):
-    """Events of a sitting that is told to end in its second rollout, which then takes longer than it may."""
-    found, killer = [], threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM))
-    with notice.noticing() as noticed, pytest.raises(notice.Terminated):
-        for event in sitting.sitting(settings_, make_learner(settings_), state, [], noticed):
-            found.append(event)
-            if isinstance(event, UpdateRecord):
-                killer.start()
-    return found
-
-
-@pytest.mark.slow
-def test_a_rollout_that_takes_too_long_is_given_up_and_the_state_before_it_written(monkeypatch):
-    monkeypatch.setattr(notice, "FINISH_SECONDS", 0.05)
-    monkeypatch.setattr(sitting, "LONG_SECONDS", 0.1)
-    long = config(CARTPOLE, LONG)
-    whole = list(sitting.sitting(long, make_learner(long), None, []))
-    _, first, kept = events_until_notice(long, None)
-    assert kept.env_steps == first.env_steps == kept.state["counters"]["env_steps"]
-    rest = list(sitting.sitting(long, make_learner(long), kept.state, []))
-    records = [numbers(event) for event in whole if isinstance(event, UpdateRecord)]
-    assert [numbers(event) for event in [first, *rest] if isinstance(event, UpdateRecord)] == records and len(
-        records
-    ) == 3
-    assert first_unequal(whole[-1].state, rest[-1].state, "checkpoint") is None
-
-
 MOUNTED = """set -e
 mount -t tmpfs -o size=2m none "$1"
 mkdir "$1/run" "$1/run/checkpoints"
@@ -236,6 +203,16 @@ def test_disks_that_are_full_or_refuse_and_a_clock_that_jumps(settings, forks, u
     assert ended(forks, train(settings, moved)) == (0, [])
     check_same(unbroken, moved)
     assert all(record["seconds"] >= 0 for record in RunDir(moved).records())
+
+
+@pytest.mark.slow
+def test_a_wall_clock_that_jumps_during_a_run_moves_no_record(settings, forks, unbroken, tmp_path):
+    """To and fro by an hour at every look, in the run's own process: seconds stay what passed."""
+    path, start = tmp_path / "run", time.monotonic()
+    assert ended(forks, train(settings, path, jumps=True)) == (0, [])
+    check_same(unbroken, path)
+    seconds = [record[name] for record in RunDir(path).records() for name in record if name.endswith("seconds")]
+    assert all(0 <= each < time.monotonic() - start for each in seconds)
 
 
 def wall_clock_reads(source):

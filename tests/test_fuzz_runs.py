@@ -13,7 +13,6 @@ from test_architecture import ROOT
 from test_fuzz import refused_in_one_line
 from tiny import CARTPOLE, config
 
-from rl_gns.checkpoint import FILES, SUMS
 from rl_gns.config import ConfigError
 from rl_gns.report.page import write
 from rl_gns.report.summary import words
@@ -24,7 +23,6 @@ from rl_gns.study.status import look
 from rl_gns.study.status_view import facts, table
 from rl_gns.study.status_view import words as status_words
 from rl_gns.study.train import Keeper, train
-from rl_gns.study.verify_resume import first_unequal
 
 CASES = pytest.mark.parametrize("cases", [100, pytest.param(1100, marks=pytest.mark.slow)], ids=["some", "many"])
 GOALS = {"goals": [5.0, 500.0], "goals_judged_on": "training", "checkpoint": {"every_env_steps": 500}}
@@ -107,57 +105,6 @@ def test_no_changed_digit_moves_the_counters(clean):
     for at in places:
         for digit in b"0123456789":
             with_instead(file, content[:at] + bytes([digit]) + content[at + 1 :], check)
-
-
-@CASES
-def test_a_damaged_checkpoint_is_skipped_or_refused(cases, clean):
-    """What is read is to the bit what the older or the newer one held."""
-    run = RunDir(clean)
-    older, newest = run.checkpoints()
-    known = {path.name: state for path, state in states(run)}
-
-    def check(case):
-        which, name, bad = case
-
-        def load():
-            state = refused_in_one_line(run.load_checkpoint)
-            good = known if which == "newest" else {newest.name: known[newest.name]}
-            assert any(first_unequal(each, state, "state") is None for each in good.values())
-
-        folder = older if which == "older" else newest
-        with_instead(folder / name, bad, load)
-
-    def bad(where):
-        content = (newest / where[1]).read_bytes()
-        more = damaged_json(content) if where[1] == "state.json" else wrecks(content)
-        return more.map(lambda found: (*where, found))
-
-    places = [(which, name) for which in ("older", "newest") for name in (*FILES, SUMS)]
-    fuzz(cases, st.sampled_from(places).flatmap(bad), check)
-
-
-def states(run):
-    """(folder, state) of both checkpoints, each read while it is the newest."""
-    older, newest = run.checkpoints()
-    yield newest, run.load_checkpoint()
-    aside = newest.with_name(".aside")
-    newest.rename(aside)
-    yield older, run.load_checkpoint()
-    aside.rename(newest)
-
-
-def test_every_byte_of_a_checkpoint_counts(clean):
-    """A flipped bit anywhere, weights among them, is seen; the older one is read instead."""
-    run = RunDir(clean)
-    older = [state for _, state in states(run)][1]
-    for name in (*FILES, SUMS):
-        file = run.checkpoints()[-1] / name
-        content = file.read_bytes()
-        for at in range(0, len(content), max(1, len(content) // 40)):
-            bad = content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
-            file.write_bytes(bad)
-            assert first_unequal(older, run.load_checkpoint(), "state") is None, (name, at)
-        file.write_bytes(content)
 
 
 @CASES
@@ -255,13 +202,3 @@ def test_a_refused_resume_leaves_the_result(clean, tmp_path):
         keeper.resume()
     keeper.close()
     assert (path / "result.json").read_bytes() == (clean / "result.json").read_bytes()
-
-
-def test_checkpoints_of_before_have_no_sums_and_are_read(clean):
-    run = RunDir(clean)
-    expected = run.load_checkpoint()
-    for folder in run.checkpoints():
-        (folder / SUMS).rename(folder / "aside")
-    assert first_unequal(expected, run.load_checkpoint(), "state") is None
-    for folder in run.checkpoints():
-        (folder / "aside").rename(folder / SUMS)

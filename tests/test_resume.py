@@ -9,9 +9,11 @@ import time
 
 import numpy as np
 import pytest
-from tiny import numbers
+from tiny import PONG, config, numbers, replaced
 
 from rl_gns.rundir import RunDir
+from rl_gns.study.train import train
+from rl_gns.study.verify_resume import first_unequal
 
 TRAIN = [sys.executable, "-m", "rl_gns", "train", "--config", "cartpole", "--total-env-steps", "16000"]
 TRAIN += ["--checkpoint.every-env-steps", "4000", "--json", "--run-dir"]
@@ -91,3 +93,19 @@ def test_a_longer_budget_goes_on_from_the_end(unbroken, tmp_path):
 def test_checkpoints_lie_at_multiples_of_their_interval(unbroken):
     names = [int(p.name) for p in RunDir(unbroken).checkpoints()]
     assert len(names) == 2 and names[-1] >= 16_000 and 12_000 <= names[0] < 13_100
+
+
+@pytest.mark.parametrize("first", [300, 900], ids=["before any checkpoint", "behind one"])
+def test_a_longer_budget_is_the_longer_run_where_columns_are_seeded_anew(first, tmp_path):
+    """The checkpoint at the shorter run's end is not one that the longer run has."""
+    exact = {"checkpoint": {"exact_resume": True, "every_env_steps": 600}, "total_env_steps": 1100}
+    long = config(PONG, {**exact, "rollout": {**PONG["rollout"], "columns_per_collector": 16}})
+    train(long, tmp_path / "long")
+    train(replaced(long, total_env_steps=first), tmp_path / "short")
+    ended_at = RunDir(tmp_path / "short").load_checkpoint()["counters"]["env_steps"]
+    assert first <= ended_at < 1100 and ended_at // 600 == first // 600
+    train(long, tmp_path / "short")
+    assert lines(tmp_path / "short") == lines(tmp_path / "long")
+    assert all(record["exact_resume"] for record in RunDir(tmp_path / "long").records())
+    there, here = (RunDir(tmp_path / name).load_checkpoint() for name in ("long", "short"))
+    assert first_unequal(there, here, "checkpoint") is None

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from tiny import CARTPOLE, config, finished, replaced
 
 from rl_gns.checkpoint import read_checkpoint
 from rl_gns.config import ConfigError
+from rl_gns.records import to_json
 from rl_gns.rundir import RunDir, write_text
 
 
@@ -112,6 +114,13 @@ def test_lines_are_strict_json_with_null_for_what_is_missing(run, records):
     assert line["noise"] is None and line["update"] == 0
 
 
+def test_lines_of_before_a_field_came_are_read(run, records):
+    line = to_json(records[0])
+    assert line.pop("exact_resume") is False
+    run.metrics.write_text(json.dumps(line) + "\n")
+    assert list(run.records()) == [line]
+
+
 def test_another_experiment_is_refused_by_key(run, tmp_path):
     run.close()
     settings_ = config(CARTPOLE, {"learner": {"learning_rate": 0.5}})
@@ -121,6 +130,16 @@ def test_another_experiment_is_refused_by_key(run, tmp_path):
     again = RunDir(run.path)
     again.open(longer)
     again.close()
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "checkpoints/.model.tmp/weights.bin"])
+def test_a_directory_of_something_else_is_refused_and_left_alone(tmp_path, name):
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_text("theirs")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ConfigError, match=f"holds something else \\({re.escape(name.removesuffix('/weights.bin'))}\\)"):
+        RunDir(tmp_path).open(config(CARTPOLE))
+    assert sorted(tmp_path.rglob("*")) == before and (tmp_path / name).read_text() == "theirs"
 
 
 def test_two_processes_never_share_a_directory(run):

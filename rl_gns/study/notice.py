@@ -1,5 +1,6 @@
 """SIGTERM as a notice: spot machines and batch systems give some seconds between it and SIGKILL, 10 s at least as is
-supposed here. The rollout under way is finished where it ends in time, else given up, and a checkpoint is written."""
+supposed here. The rollout under way is finished, with its evaluation, where that ends in time, else given up, and a
+checkpoint is written."""
 
 from __future__ import annotations
 
@@ -11,8 +12,8 @@ from typing import Any
 FINISH_SECONDS = 4.0
 """The rollout under way may go on so long (a guess); the rest of the 10 s is for the checkpoint, and for Ray to end:
 0.3 s for a Nature CNN with Adam, and 1 to 2 s."""
-LONG_SECONDS = FINISH_SECONDS / 2
-"""Where a rollout took longer, the state before the next one is kept in memory, to be written if that is given up."""
+HELD_SECONDS = 0.05
+"""So often is looked whether what must not be interrupted has ended (a choice)."""
 
 
 class Terminated(BaseException):
@@ -23,7 +24,7 @@ class Notice:
     """Whether SIGTERM has come; a call asks."""
 
     def __init__(self) -> None:
-        self._given = False
+        self._given = self._held = False
 
     def __call__(self) -> bool:
         """Once this is true, nothing is interrupted any more."""
@@ -31,12 +32,26 @@ class Notice:
             signal.setitimer(signal.ITIMER_REAL, 0)
         return self._given
 
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Inside, nothing is given up: what is on its way to the disk gets there. A second SIGTERM ends it."""
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+
     def _take(self, number: int, frame: Any) -> None:
         if self._given:
             raise Terminated
         self._given = True
-        signal.signal(signal.SIGALRM, raise_terminated)
+        signal.signal(signal.SIGALRM, self._give_up)
         signal.setitimer(signal.ITIMER_REAL, FINISH_SECONDS)
+
+    def _give_up(self, number: int, frame: Any) -> None:
+        if not self._held:
+            raise Terminated
+        signal.setitimer(signal.ITIMER_REAL, HELD_SECONDS)
 
 
 def raise_terminated(number: int, frame: Any) -> None:

@@ -8,25 +8,38 @@ Whoever holds the run directory keeps them: `study.train.Keeper`.
 from __future__ import annotations
 
 import copy
+import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 import envs
-from rl_gns.config import RunConfig
+from rl_gns.config import ConfigError, RunConfig
 from rl_gns.learn.learner import Learner, NonFiniteGradient
+from rl_gns.on_disk import DAMAGE
 from rl_gns.records import UpdateRecord
 from rl_gns.study.build import learners, make_learner, source
 from rl_gns.study.goals import Look, evaluated, look, settled
-from rl_gns.study.notice import LONG_SECONDS, Notice, Terminated
+from rl_gns.study.notice import Notice, Terminated
 from rl_gns.study.provenance import provenance
 from rl_gns.trainer import Trainer
 
 BATCH_SECONDS = 0.5
 """Records travel together until the oldest is this old (a choice: a hundredth of a second's work to send)."""
+COPY_SHARE = 0.05
+"""Of a run's time, at most: copies of its state, to be written where a rollout is given up (a choice). Each takes 1 ms
+for CartPole's network and 50 ms for a Nature CNN with Adam and sums across rollouts (measured)."""
+
+
+SAID = 200
+"""Characters of what a checkpoint is refused for."""
+
+
+class BadCheckpoint(ConfigError):
+    """It reads back, and no trainer can go on from it: of another version, or changed by hand."""
 
 
 @dataclass(frozen=True)
@@ -67,13 +80,13 @@ def sitting(
     notice: Callable[[], bool] | None = None,
 ) -> Iterator[Event]:
     """Train on from `state` (None: from the start) to the budget, the goals or the notice (asked after each rollout);
-    `looks` are those before."""
+    `looks` are those before. BadCheckpoint where no trainer can go on from `state`."""
     with learners(config, learner) as learner:
         yield Began(provenance(learner))
         with source(config) as segments:
             trainer = Trainer(config, learner, segments)
             if state is not None:
-                trainer.restore(state)
+                _restore(trainer, state)
             try:
                 yield from _events(trainer, list(looks), notice)
             except NonFiniteGradient:
@@ -82,12 +95,22 @@ def sitting(
                 raise
 
 
+def _restore(trainer: Trainer, state: dict[str, Any]) -> None:
+    try:
+        with np.errstate(divide="raise", over="raise", invalid="raise"):
+            trainer.restore(state)
+    except (RuntimeError, *DAMAGE) as error:
+        raise BadCheckpoint(f"{type(error).__name__}: {' '.join(str(error).split())[:SAID]}") from error
+
+
 def _events(trainer: Trainer, seen: list[Look], notice: Callable[[], bool] | None) -> Iterator[Event]:
     saved, caught = trainer.env_steps, False
     for record in _unless_given_up(trainer, _records(trainer, seen), notice):
-        yield record
         if isinstance(record, Checkpoint):
+            if record.env_steps > saved:
+                yield record
             continue
+        yield record
         ends = notice is not None and notice() and not trainer.over()
         if _checkpoint_is_due(trainer.config, saved, record.env_steps) or (ends and not _seeds_anew(trainer.config)):
             saved, state = record.env_steps, trainer.state()
@@ -107,8 +130,8 @@ def _events(trainer: Trainer, seen: list[Look], notice: Callable[[], bool] | Non
 def _unless_given_up(
     trainer: Trainer, records: Iterator[UpdateRecord], notice: Callable[[], bool] | None
 ) -> Iterator[UpdateRecord | Checkpoint]:
-    """The records; where a rollout is given up, the state before it, if the one before was long."""
-    before = None
+    """The records; where a rollout or its evaluation is given up, the newest copy of the state before it."""
+    copies, before, due = isinstance(notice, Notice) and not _seeds_anew(trainer.config), None, 0.0
     while True:
         try:
             record = next(records, None)
@@ -118,9 +141,12 @@ def _unless_given_up(
             raise
         if record is None:
             return
+        if notice is not None:
+            notice()  # so that the time does not run out for a rollout that has ended
         yield record
-        long = isinstance(notice, Notice) and record.seconds > LONG_SECONDS and not _seeds_anew(trainer.config)
-        before = Checkpoint(trainer.env_steps, copy.deepcopy(trainer.state())) if long else None
+        if copies and (start := time.monotonic()) >= due:
+            before = Checkpoint(trainer.env_steps, copy.deepcopy(trainer.state()))
+            due = time.monotonic() + (time.monotonic() - start) / COPY_SHARE
 
 
 def _seeds_anew(config: RunConfig) -> bool:
@@ -132,6 +158,15 @@ def _checkpoint_is_due(config: RunConfig, saved: int, env_steps: int) -> bool:
     """A multiple of `every_env_steps`, or one of those to keep, lies in (saved, env_steps]."""
     every, keep = config.checkpoint.every_env_steps, config.checkpoint.keep
     return env_steps // every > saved // every or any(saved < kept <= env_steps for kept in keep)
+
+
+def gone_on_from(config: RunConfig, lines: Sequence[Mapping[str, Any]]) -> set[int] | None:
+    """E of the checkpoints that a run with these records may go on from; None: any. Where columns are seeded anew at
+    each, only those that were due: a longer run has none at a shorter one's end."""
+    if not _seeds_anew(config):
+        return None
+    ends = [0, *(line["env_steps"] for line in lines)]
+    return {0, *(end for before, end in itertools.pairwise(ends) if _checkpoint_is_due(config, before, end))}
 
 
 def _records(trainer: Trainer, seen: list[Look]) -> Iterator[UpdateRecord]:
