@@ -111,6 +111,36 @@ def test_a_killed_learner_ends_the_run_in_one_line_and_the_command_goes_on(tmp_p
 
 
 @on_cluster
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("stopped", "said"),
+    [
+        (0, r"learner 0 of 2 \(pid \d+ on .*\) gave no answer in 2\d s; the same command goes on"),
+        (1, r"learner 0 of 2 .*failed: .*[Tt]imed out.*; learner 1 of 2 \(pid \d+ on .*\) gave no answer; the same"),
+    ],
+)
+def test_a_learner_that_stands_still_ends_the_run_in_one_line(ray_session, monkeypatch, stopped, said):
+    """SIGSTOP of rank 0 before it alone is asked for its weights, of rank 1 before both compute."""
+    from rl_gns.distributed.learner_actors import LearnersFail
+    from rl_gns.learn import ranks
+
+    monkeypatch.setattr(ranks, "STALL_SECONDS", 20.0)
+    settings = shared({"batch": {**SHARED["batch"], "size": 128}})
+    with learners(settings, make_learner(settings)) as group, source(settings) as segments:
+        segments.publish(group.weights(), group.version)
+        blocks = segments.collect(settings.collectors(128), settings.batch.segment_steps).blocks
+        pid = int(re.search(r"pid (\d+)", group._where[stopped])[1])
+        os.kill(pid, signal.SIGSTOP)
+        before = time.monotonic()
+        try:
+            with pytest.raises(LearnersFail, match=said):
+                group.prepare(blocks) if stopped else group.weights()
+        finally:
+            os.kill(pid, signal.SIGKILL)
+        assert 15 < time.monotonic() - before < 120
+
+
+@on_cluster
 def test_weights_that_diverge_end_the_run_as_with_one_learner(ray_session):
     from rl_gns.learn.learner import NonFiniteGradient
 
