@@ -12,12 +12,12 @@ import namespace
 import numpy as np
 import pytest
 import torch
-from tiny import CARTPOLE, fingerprint
+from tiny import CARTPOLE, PONG, fingerprint
 
 from rl_gns.config import RunConfig
 from rl_gns.config_file import from_table
 from rl_gns.config_rules import validate
-from rl_gns.learn.gradients import GroupGradients, grams, norms_dots
+from rl_gns.learn.gradients import GroupGradients, column_groups, grams, norms_dots
 from rl_gns.learn.rank_learner import RankLearner, share_of
 from rl_gns.learn.ranks import Ranks, listener, stall_seconds
 from rl_gns.noise.moments import signal_and_trace, without_each
@@ -28,12 +28,18 @@ from rl_gns.study.build import _world, make_learner
 
 UPDATES = 4
 LOOPBACK = "127.0.0.1"
+CASES = {
+    "transitions": (CARTPOLE, {}, {}),
+    "columns": (CARTPOLE, {"minibatch_by": "columns"}, {}),
+    "pixels": (PONG, {}, {"waves": 2}),
+}
+"""Base settings and what is changed of batch and rollout; the last one has 8 columns, in 2 waves."""
 
 
-def shared(n_ranks, **changes):
-    """CartPole settings for several learners."""
+def shared(n_ranks, base=CARTPOLE, **changes):
+    """Settings for several learners."""
     table = {"learners": n_ranks, "noise": {"across_env_steps": 0}, **changes}
-    return validate(from_table(table, from_table(CARTPOLE, RunConfig())))
+    return validate(from_table(table, from_table(base, RunConfig())))
 
 
 def gradients_of(rng, n_groups, parameters):
@@ -75,7 +81,8 @@ def test_every_column_is_on_one_rank_and_its_group_with_it():
         mine = np.concatenate([b.reward + 10 * b.valid for b in own], axis=1)
         np.testing.assert_array_equal(mine, whole[:, rank::3])
         assert np.concatenate([b.last_value for b in own]).shape == (mine.shape[1],)
-        assert {n % 6 % 3 for n in range(rank, 16, 3)} == {rank}
+        for k, own_columns in enumerate(column_groups(mine.shape[1], 2)):
+            np.testing.assert_array_equal(rank + 3 * np.sort(own_columns), np.sort(column_groups(16, 6)[rank + 3 * k]))
 
 
 def beside_one(ranks, settings):
@@ -130,11 +137,10 @@ def _at_work(rank, n_ranks, port, device):
     torch.set_num_threads(1)
     ranks = Ranks(rank, n_ranks, LOOPBACK, port, LOOPBACK, 120.0, device, listening)
     found = {"precision": [precision_of(ranks, *each) for each in (("bf16", "bf16"), ("bf16", "fp32"))]}
-    for by in ("transitions", "columns"):
-        batch = {**CARTPOLE["batch"], "minibatch_by": by}
-        settings = shared(n_ranks, batch=batch)
+    for name, (base, batch, rollout) in CASES.items():
+        settings = shared(n_ranks, base, batch=batch, rollout=rollout)
         settings = dataclasses.replace(settings, learner=dataclasses.replace(settings.learner, device=device))
-        found[by] = beside_one(ranks, settings)
+        found[name] = beside_one(ranks, settings)
     ranks.close()
     print(json.dumps(found))
 
@@ -164,7 +170,7 @@ def at_work(n_ranks, device="cpu"):
 def check(found, weights, moments):
     """All ranks the same bits; one learner's numbers within those tolerances (absolute, relative)."""
     assert {tuple(rank["precision"]) for rank in found} == {("bf16", "bf16" if len(found) == 1 else "fp32")}
-    for by in ("transitions", "columns"):
+    for by in CASES:
         assert len({json.dumps([line["fingerprint"] for line in rank[by]]) for rank in found}) == 1
         for line in found[0][by]:
             assert line["weights"] <= weights and line["alike"][0] == line["alike"][1]
@@ -181,11 +187,12 @@ def check(found, weights, moments):
         assert last[0]["finite"] == [False, False] and last[0]["skipped"][0] > 0, "the NaN stops all ranks alike"
         assert last[0]["stats"][1][0] == last[0]["stats"][0][0] < 4
         assert sum(line["bad_rows"][1] for line in last) == last[0]["bad_rows"][0] > 0, "the minibatch, in parts"
+        assert any(len(set(line["alike"][0][0])) > 1 for line in found[0][by]), "groups of unequal size: masked rows"
         assert [line["scaled"][0][0] for line in found[0][by]] == ["rollout", "ewma", "ewma", "ewma"]
 
 
 def test_two_ranks_take_the_steps_of_one_learner_and_read_its_noise_scale():
-    """Twelve optimizer steps of float32 in another order; both have 16 columns in 8 groups and one random stream."""
+    """Twelve optimizer steps of float32 in another order; all have 8 groups of columns and one random stream."""
     check(at_work(2), weights=2e-6, moments=1e-4)
 
 
