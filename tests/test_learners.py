@@ -48,6 +48,17 @@ def on_learners(settings, state=None, updates=None):
         return records, run.state(), fingerprint(group)
 
 
+def same_noise_scale(here, there):
+    """The trace within 1 %; the signal, a difference, within 1 % of what it is made of: |g|^2 of a rollout's mean,
+    |G|^2 + tr(Sigma) / N. So 1 / B_simple within 1 % and 1 % of 1 / N more."""
+    each = abs(there.signal_sq) + there.noise_trace / (there.env_steps / there.n_rollouts)
+    assert here.noise_trace == pytest.approx(there.noise_trace, rel=1e-2)
+    assert here.signal_sq == pytest.approx(there.signal_sq, abs=1e-2 * each)
+    assert (here.b_simple is None) == (there.b_simple is None)
+    if here.b_simple:
+        assert 1 / here.b_simple == pytest.approx(1 / there.b_simple, abs=2.1e-2 * each / there.noise_trace)
+
+
 @on_cluster
 def test_two_learners_train_as_one_and_resume_to_the_bit(ray_session):
     """Over six rollouts of four optimizer steps the two differ by rounding alone; a rollout actor feeds them."""
@@ -61,7 +72,7 @@ def test_two_learners_train_as_one_and_resume_to_the_bit(ray_session):
         assert here.env_steps == there.env_steps and here.optimizer_steps == there.optimizer_steps
         assert here.probe_noise_trace == pytest.approx(there.probe_noise_trace, rel=1e-2)
         for part in here.noise or {}:
-            assert here.noise[part].noise_trace == pytest.approx(there.noise[part].noise_trace, rel=1e-2)
+            same_noise_scale(here.noise[part], there.noise[part])
             assert here.noise[part].key_id == there.noise[part].key_id
         assert (here.noise_control is None) == (there.noise_control is None)
         if here.noise_control:
@@ -108,6 +119,36 @@ def test_a_killed_learner_ends_the_run_in_one_line_and_the_command_goes_on(tmp_p
     result = json.loads(capsys.readouterr().out)
     assert result["env_steps"] >= reached + 3000
     assert [r["update"] for r in RunDir(path).records()] == list(range(result["updates"]))
+
+
+@on_cluster
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("stopped", "said"),
+    [
+        (0, r"learner 0 of 2 \(pid \d+ on .*\) gave no answer in 2\d s; the same command goes on"),
+        (1, r"learner 0 of 2 .*failed: .*[Tt]imed out.*; learner 1 of 2 \(pid \d+ on .*\) gave no answer; the same"),
+    ],
+)
+def test_a_learner_that_stands_still_ends_the_run_in_one_line(ray_session, monkeypatch, stopped, said):
+    """SIGSTOP of rank 0 before it alone is asked for its weights, of rank 1 before both compute."""
+    from rl_gns.distributed.learner_actors import LearnersFail
+    from rl_gns.learn import ranks
+
+    monkeypatch.setattr(ranks, "STALL_SECONDS", 20.0)
+    settings = shared({"batch": {**SHARED["batch"], "size": 128}})
+    with learners(settings, make_learner(settings)) as group, source(settings) as segments:
+        segments.publish(group.weights(), group.version)
+        blocks = segments.collect(settings.collectors(128), settings.batch.segment_steps).blocks
+        pid = int(re.search(r"pid (\d+)", group._where[stopped])[1])
+        os.kill(pid, signal.SIGSTOP)
+        before = time.monotonic()
+        try:
+            with pytest.raises(LearnersFail, match=said):
+                group.prepare(blocks) if stopped else group.weights()
+        finally:
+            os.kill(pid, signal.SIGKILL)
+        assert 15 < time.monotonic() - before < 120
 
 
 @on_cluster

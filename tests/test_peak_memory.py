@@ -1,11 +1,20 @@
-"""A rollout's frames are held once, through collecting, probe and update, and from one rollout to the next."""
+"""A rollout's frames are held once, through collecting, probe and update, and from one rollout to the next; with
+several learners more often, and what is refused for want of memory counts that."""
 
+import dataclasses
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from rl_gns.config import ConfigError
+from rl_gns.config_file import load, presets
+from rl_gns.study import build
+from rl_gns.study.build import copies_held
+from rl_gns.study.machine_limits import memory_bytes
 
 TWO_ROLLOUTS = """
 import gc, json
@@ -40,6 +49,39 @@ print(json.dumps([small, run(12)]))
 """
 
 
+THROUGH_LEARNERS = """
+import dataclasses, json, os, sys
+sys.path.append("../scripts")
+from peak_memory import descendants, proportional_kib
+from tiny import PONG
+from rl_gns.config import RunConfig
+from rl_gns.config_file import from_table
+from rl_gns.rollout.sources import LocalSource
+from rl_gns.study.build import checked, learners, make_learner
+
+def held():
+    return 1024 * sum(proportional_kib(pid) for pid in descendants(os.getpid()))
+
+def rollout(waves):
+    return [dataclasses.replace(b, frames=b.frames.copy(), wave=w) for w in range(waves) for b in blocks]
+
+table = {**PONG, "learners": 2, "noise": {"groups": 2, "across_env_steps": 0}, "learner": {"network": "nature"}}
+table["atari"] = {"frame_size": 84}
+table["batch"] = {"size": 24 * 512, "segment_steps": 64, "minibatches": 1}
+table["rollout"] = {"columns_per_collector": 4, "scatter_env_steps": 0, "burn_in_env_steps": 0, "waves": 24}
+settings = checked(from_table(table, RunConfig()), several_learners=True)
+one_wave = dataclasses.replace(settings, rollout=dataclasses.replace(settings.rollout, waves=1))
+one, source = make_learner(settings), LocalSource(one_wave)
+source.publish(one.weights(), 0)
+blocks = source.collect(2, 64).blocks
+with learners(settings, one) as group:
+    group.prepare(rollout(1))
+    before, large = held(), rollout(24)
+    group.prepare(large)
+    print(json.dumps([sum(b.frames.nbytes for b in large), held() - before]))
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux's counter of the peak")
 def test_the_frames_of_a_rollout_are_held_once():
@@ -52,3 +94,50 @@ def test_the_frames_of_a_rollout_are_held_once():
     small, large = json.loads(done.stdout.splitlines()[-1])
     copies = (large["peak"] - small["peak"]) / (large["frames"] - small["frames"])
     assert 0.9 < copies < 1.7, (small, large)
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="Linux's proportional set sizes")
+def test_several_learners_hold_the_frames_as_often_as_is_counted():
+    """92 MB of frames through two learners: what driver, object store (its pages stay) and learners hold after."""
+    done = subprocess.run(
+        [sys.executable, "-c", THROUGH_LEARNERS], capture_output=True, text=True, cwd=Path(__file__).parent, check=True
+    )
+    frames, grown = json.loads(done.stdout.splitlines()[-1])
+    assert grown / frames == pytest.approx(copies_held(2), abs=0.4), (frames, grown)
+
+
+@pytest.mark.parametrize(("n_learners", "gib", "fits"), [(1, 12, True), (1, 9, False), (2, 23.5, False), (2, 30, True)])
+def test_a_million_env_steps_fit_where_they_were_seen_to(monkeypatch, n_learners, gib, fits):
+    """One learner took 10.05 GiB (docs/results/2026-11-23-large-batch); two hold 2.5 copies more, of 7.1 GiB each."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(build, "memory_bytes", lambda: int(gib * 2**30))
+    large = load(presets()["large_batch"])
+    wanted = dataclasses.replace(large, learners=n_learners, noise=dataclasses.replace(large.noise, across_env_steps=0))
+    if fits:
+        build.checked(wanted, several_learners=True)
+        return
+    held = " (3.5 copies with 2 learners)" if n_learners == 2 else ""
+    words = f"makes rollouts of 7 GiB{held} on 1,024 columns of 1 GiB beside"
+    with pytest.raises(ConfigError, match=f"--batch.size: 1048576 {re.escape(words)} .* this machine allows {gib}"):
+        build.checked(wanted, several_learners=True)
+
+
+def test_the_memory_of_a_cgroup_and_of_those_above_it(tmp_path):
+    """Both versions' files, as the kernel writes them; the machine has more than these, and less than no limit."""
+    membership, none = tmp_path / "membership", tmp_path / "none"
+    two, one = tmp_path / "two", tmp_path / "one"
+    (two / "a" / "b").mkdir(parents=True)
+    (two / "a" / "b" / "memory.max").write_text("max\n")
+    membership.write_text("0::/a/b\n")
+    everything = memory_bytes(two, none)
+    assert everything > 1 << 28 and memory_bytes(two, membership) == everything
+    (two / "a" / "memory.max").write_text("100000000\n")
+    assert memory_bytes(two, membership) == 100_000_000
+    (one / "memory" / "c").mkdir(parents=True)
+    (one / "memory" / "memory.limit_in_bytes").write_text("9223372036854771712\n")
+    membership.write_text("3:memory:/c\n2:cpu,cpuacct:/c\n")
+    assert memory_bytes(one, membership) == everything
+    (one / "memory" / "c" / "memory.limit_in_bytes").write_text("50000000\n")
+    assert memory_bytes(one, membership) == 50_000_000

@@ -10,6 +10,7 @@ from tiny import BANDIT, CARTPOLE, CHAIN, PONG, config
 from rl_gns.cli import main
 from rl_gns.config import ConfigError, config_id
 from rl_gns.learn.learner import Learner
+from rl_gns.rollout.collector import Collector
 from rl_gns.rundir import RunDir
 from rl_gns.study.build import checked
 from rl_gns.study.train import train
@@ -53,6 +54,18 @@ def without_random_state(monkeypatch):
 def test_a_dropped_random_state_is_found_and_named(tmp_path, monkeypatch):
     """The negative control: only the learner's shuffling starts anew when the killed run goes on."""
     without_random_state(monkeypatch)
+    verdict = verify_resume(config(CARTPOLE), 1500, 4500, tmp_path)
+    assert not verdict.identical and verdict.first_difference.startswith("records.")
+
+
+def test_a_collectors_dropped_stream_is_found_and_named(tmp_path, monkeypatch):
+    """Another negative control: only what the first collector draws its actions from starts anew."""
+    kept = Collector.restore
+
+    def forgetful(self, state):
+        kept(self, {**state, "rng": np.random.default_rng(1).bit_generator.state} if self.collector_id == 0 else state)
+
+    monkeypatch.setattr(Collector, "restore", forgetful)
     verdict = verify_resume(config(CARTPOLE), 1500, 4500, tmp_path)
     assert not verdict.identical and verdict.first_difference.startswith("records.")
 

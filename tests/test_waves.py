@@ -76,13 +76,21 @@ def test_rows_lie_by_time_wave_and_column_and_every_segment_has_its_own_end(cart
 
 
 def test_stacks_are_rebuilt_within_their_own_wave():
-    """Pixels: every rebuilt observation of a later wave is what the collector's world showed."""
-    settings = config(PONG, {"batch": {"size": 64}, "rollout": {"waves": 2}})
-    learner, (blocks,) = rollouts(settings, 1)
+    """Pixels: every rebuilt observation, also of the later wave, is the stack that the collector's world showed."""
+    settings = config(PONG, {"batch": {"size": 64}, "rollout": {"waves": 2}, "atari": {"max_episode_frames": 60}})
+    learner, collector, shown = make_learner(settings), Collector(settings, 0), []
+    collector.load(learner.weights(), 0)
+    step = collector.world.step
+
+    def watched(action):
+        shown.append(collector._observation.copy())
+        return step(action)
+
+    collector.world.step = watched
+    blocks = [collector.collect(16, wave) for wave in range(2)]
     whole = learner.prepare(blocks).rows(np.arange(128)).observation.numpy().reshape(16, 2, 4, 4, 42, 42)
-    for b in blocks:
-        alone = learner.prepare([dataclasses.replace(b, wave=0)]).rows(np.arange(64)).observation.numpy()
-        assert np.array_equal(whole[:, b.wave], alone.reshape(16, 4, 4, 42, 42)) and alone.any()
+    assert np.array_equal(whole.swapaxes(0, 1).reshape(32, 4, 4, 42, 42), np.stack(shown)) and whole.any()
+    assert any(b.episode_start[1:16].any() for b in blocks), "a reset within, whose stack is padded"
 
 
 @pytest.mark.parametrize("n_groups", [2, 3, 8, 100])

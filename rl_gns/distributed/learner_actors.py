@@ -6,8 +6,9 @@
     update                                          --->  its rows of every minibatch; gradients are reduced
     weights, state                                  <---  of rank 0 (the others' are the same bits)
 
-The ranks meet on the loopback interface where they are on one node, else on that of rank 0's node. A rank that dies or
-stands still ends the run: the others wait for it, and the last checkpoint is everybody's.
+The ranks meet on the loopback interface where they are on one node, else each on its own node's. A rank that dies or
+stands still ends the run: the others wait for it (the driver, where it is asked alone) for `ranks.stall_seconds`, and
+the last checkpoint is everybody's.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from rl_gns.learn.batch import Batch
 from rl_gns.learn.learner import NonFiniteGradient
 from rl_gns.learn.model import Weights
 from rl_gns.learn.rank_learner import RankLearner, Share, share_of
-from rl_gns.learn.ranks import Ranks, listener
+from rl_gns.learn.ranks import Ranks, listener, stall_seconds
 from rl_gns.learn.update_stats import UpdateStats
 from rl_gns.records import GroupMoments
 from rl_gns.segments import SegmentBlock
@@ -39,6 +40,7 @@ PLACE_SECONDS = 120.0
 DEATH_SECONDS = 5.0
 """So long an error waits for word of a death that would explain it (Ray tells of one in well under a second)."""
 LOOPBACK = "127.0.0.1"
+GO_ON = "the same command goes on from the last checkpoint"
 
 World = tuple[tuple[int, ...], int, int, str]
 """frame_shape, frame_stack, n_actions, env_protocol."""
@@ -65,10 +67,11 @@ class RankHost:
         self._listening = listener(host)
         return self._listening.getsockname()[1]
 
-    def join(self, host: str, port: int) -> dict[str, Any]:
+    def join(self, host: str, port: int, stall_seconds: float) -> dict[str, Any]:
         """Meet the other ranks; what `auto` settings came to."""
-        device = self._config.learner.device
-        ranks = Ranks(self._rank, self._config.learners, host, port, device, self._listening)
+        device, own_host = self._config.learner.device, LOOPBACK if host == LOOPBACK else self.where()[0]
+        n_ranks, listening = self._config.learners, self._listening
+        ranks = Ranks(self._rank, n_ranks, host, port, own_host, stall_seconds, device, listening)
         self._learner = RankLearner(ranks, self._config, *self._world)
         return {name: getattr(self._learner, name) for name in ("device", "precision", "threads")}
 
@@ -113,6 +116,7 @@ class LearnerGroup:
         self.version = self.skipped_steps = 0
         self.bad_rows: dict[str, np.ndarray] | None = None
         self._n, self._actors, self._where = config.learners, [], [""] * config.learners
+        self._stall_seconds = stall_seconds(config.batch_cap * config.batch.minibatches // config.learners)
         device = _device(config)
         each = config.learner.threads or max(1, threads // self._n)
         config = replace(config, learner=replace(config.learner, device=device, threads=each))
@@ -131,16 +135,16 @@ class LearnerGroup:
             bundle = PlacementGroupSchedulingStrategy(self._room, placement_group_bundle_index=rank)
             options = RankActor.options(num_gpus=gpus, scheduling_strategy=bundle)
             self._actors.append(options.remote(config, rank, world))
-        places = self._all("where")
+        places = self._answers([actor.where.remote() for actor in self._actors])  # Ray tells who does not start
         self._where = [f"pid {pid} on {ip}" for ip, pid in places]
         host = LOOPBACK if len({ip for ip, _ in places}) == 1 else places[0][0]
-        port = self._answers([self._actors[0].listen.remote(host)])[0]
-        resolved = self._all("join", host, port)[0]
+        port = self._alone(self._actors[:1], "listen", host)[0]
+        resolved = self._all("join", host, port, self._stall_seconds)[0]
         self.device, self.precision, self.threads = (resolved[name] for name in ("device", "precision", "threads"))
 
     def weights(self) -> Weights:
         """Of rank 0."""
-        return self._answers([self._actors[0].weights.remote()])[0]
+        return self._alone(self._actors[:1], "weights")[0]
 
     def prepare(self, blocks: Sequence[SegmentBlock]) -> Batch:
         """Send every rank its columns; the whole rollout without its rows."""
@@ -163,11 +167,11 @@ class LearnerGroup:
 
     def state(self) -> dict[str, Any]:
         """Of rank 0: any number of learners can go on from it."""
-        return self._answers([self._actors[0].state.remote()])[0]
+        return self._alone(self._actors[:1], "state")[0]
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from `state()`, all of them."""
-        self.version, self.skipped_steps = self._all("restore", ray.put(state))[0]
+        self.version, self.skipped_steps = self._alone(self._actors, "restore", ray.put(state))[0]
 
     def close(self) -> None:
         """Kill the actors, and give their room back."""
@@ -176,22 +180,31 @@ class LearnerGroup:
         remove_placement_group(self._room)
 
     def _all(self, method: str, *arguments: Any) -> list[Any]:
+        """The ranks wait for each other in it, and tell of one that stands still."""
         return self._answers([getattr(actor, method).remote(*arguments) for actor in self._actors])
 
-    def _answers(self, calls: list[ray.ObjectRef]) -> list[Any]:
-        """One of each of the first len(calls) ranks; the first that fails ends the wait for the others."""
+    def _alone(self, actors: Sequence[Any], method: str, *arguments: Any) -> list[Any]:
+        """They do not: the driver watches."""
+        return self._answers([getattr(actor, method).remote(*arguments) for actor in actors], self._stall_seconds)
+
+    def _answers(self, calls: list[ray.ObjectRef], seconds: float | None = None) -> list[Any]:
+        """One of each of the first len(calls) ranks; the first that fails, or `seconds` without an answer, ends the
+        wait for the others."""
         waiting, errors = list(calls), {}
         while waiting:
-            done, waiting = ray.wait(waiting, num_returns=1, timeout=DEATH_SECONDS if errors else None)
+            done, waiting = ray.wait(waiting, num_returns=1, timeout=DEATH_SECONDS if errors else seconds)
             if not done:
                 break
             errors |= {calls.index(call): error for call in done if (error := _error(call)) is not None}
+        silent = " and ".join(self._who(calls.index(call)) for call in waiting)
         if errors:
-            raise self._explained(errors)
+            raise self._explained(errors, silent)
+        if waiting:
+            raise LearnersFail(f"{silent} gave no answer in {seconds:.0f} s; {GO_ON}")
         return ray.get(calls)
 
-    def _explained(self, errors: dict[int, RayError]) -> Exception:
-        """What to tell the user: a death before what the others said of it."""
+    def _explained(self, errors: dict[int, RayError], silent: str) -> Exception:
+        """What to tell the user: a death before what the others said of it, and who said nothing."""
         rank = min(errors, key=lambda r: (isinstance(errors[r], RayTaskError), r))
         error = errors[rank]
         if isinstance(error, RayTaskError):
@@ -201,11 +214,14 @@ class LearnerGroup:
             what = f"failed: {type(error.cause).__name__}: {error.cause}".splitlines()[0]
         else:
             what = f"died: {last_words(error)}"
-        who = f"learner {rank} of {self._n} ({self._where[rank]})"
-        return LearnersFail(f"{who} {what}; the same command goes on from the last checkpoint")
+        unheard = f"; {silent} gave no answer" if silent else ""
+        return LearnersFail(f"{self._who(rank)} {what}{unheard}; {GO_ON}")
+
+    def _who(self, rank: int) -> str:
+        return f"learner {rank} of {self._n} ({self._where[rank]})"
 
     def _catch_bad_rows(self) -> None:
-        parts = [part for part in self._all("bad_rows") if part is not None]
+        parts = [part for part in self._alone(self._actors, "bad_rows") if part is not None]
         if parts:
             self.bad_rows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 

@@ -6,6 +6,7 @@ and step on summed gradients stay alike; `check_alike` sees where they did not (
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import socket
@@ -19,13 +20,21 @@ import torch.distributed as dist
 from torch import nn
 
 STALL_SECONDS = 300.0
-"""A rank that waits so long for another one gives up (a guess: shares are equal, so waits are short)."""
+"""Silence of a rank that has nothing to compute (a guess)."""
+SLOWEST_ENV_STEPS_PER_SECOND = 200.0
+"""At which a rank still counts as alive: a guess, a fifth of one slow core's forward and backward passes of the Nature
+CNN in float32. The ranks meet once in a probe, so a slower one keeps the others waiting for as long as it takes."""
 SIOCGIFADDR = 0x8915
 """Linux: the address of a network interface."""
 
 
 class RanksDiffer(RuntimeError):
     """The ranks' weights are no longer the same bits."""
+
+
+def stall_seconds(env_steps: int) -> float:
+    """How long a rank with a share of so many env steps may keep others waiting before they give it up."""
+    return STALL_SECONDS + env_steps / SLOWEST_ENV_STEPS_PER_SECOND
 
 
 def listener(host: str) -> socket.socket:
@@ -37,14 +46,22 @@ class Ranks:
     """The collective operations; every rank must make the same calls in the same order."""
 
     def __init__(
-        self, rank: int, n_ranks: int, host: str, port: int, device: str = "cpu", listening: socket.socket | None = None
+        self,
+        rank: int,
+        n_ranks: int,
+        host: str,
+        port: int,
+        own_host: str,
+        stall_seconds: float,
+        device: str = "cpu",
+        listening: socket.socket | None = None,
     ):
-        """Meet the others at host:port, where rank 0 has its `listener`; nothing is bound to another interface."""
+        """Meet the others at host:port, where rank 0 has its `listener`; nothing is bound but on the interface of this
+        rank's own address `own_host`. OSError where no interface has it. A rank that keeps another one waiting for
+        `stall_seconds` is an error there."""
         self.rank, self.n_ranks, self._device = rank, n_ranks, device
-        for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
-            if (interface := _interface(host)) is not None:
-                os.environ.setdefault(variable, interface)
-        timeout = timedelta(seconds=STALL_SECONDS)
+        _bind_to(own_host)
+        timeout = timedelta(seconds=stall_seconds)
         fd = None if listening is None else listening.detach()
         store = dist.TCPStore(host, port, n_ranks, rank == 0, timeout, wait_for_workers=False, master_listen_fd=fd)
         backend = "nccl" if device == "cuda" else "gloo"
@@ -90,14 +107,22 @@ class Ranks:
             raise RanksDiffer(f"the weights of {self.n_ranks} learners are no longer the same: {differ[0]}")
 
 
-def _interface(host: str) -> str | None:
-    """The name of the network interface that has this IPv4 address; None where the system does not tell."""
+def _bind_to(own_host: str) -> None:
+    """Have gloo and NCCL use the interface of that IPv4 address, unless the user has named one."""
+    interfaces = _interfaces()
+    for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+        if own_host in interfaces:
+            os.environ.setdefault(variable, interfaces[own_host])
+        elif interfaces and variable not in os.environ:
+            raise OSError(f"no network interface has {own_host}, only {', '.join(interfaces)}; {variable} can name one")
+
+
+def _interfaces() -> dict[str, str]:
+    """IPv4 address -> name of its network interface; none where the system does not tell."""
+    found = {}
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
         for _, name in socket.if_nameindex():
-            try:
+            with contextlib.suppress(OSError):  # an interface without an address
                 answer = fcntl.ioctl(asking, SIOCGIFADDR, struct.pack("256s", name.encode()[:15]))
-            except OSError:
-                continue
-            if socket.inet_ntoa(answer[20:24]) == host:
-                return name
-    return None
+                found[socket.inet_ntoa(answer[20:24])] = name
+    return found

@@ -105,7 +105,7 @@ class Across:
             batch_size=self._batch_size,
             batch_size_env_steps=round(chosen.newest_share * chosen.env_steps),
             batch_size_rollouts=self._batch_size_rollouts,
-            **coherence(windows[0], self.confidence),
+            **coherence(windows[0], self.confidence, self._projection.relative_variance),
         )
         return in_training_steps(scale, self._windows[0].ended_at - self._began_at)
 
@@ -140,12 +140,18 @@ def longest_steady(windows: Sequence[WindowEstimate]) -> int:
     )
 
 
-def coherence(window: WindowEstimate, confidence: float = 0.95) -> dict[str, float | None]:
+def coherence(
+    window: WindowEstimate, confidence: float = 0.95, relative_variance: float = 0.0
+) -> dict[str, float | None]:
     """signal_sq / within_signal_sq and Fieller's interval for it, with jackknife covariances and t of J - 1 degrees of
-    freedom. No value where the denominator is not above zero; no upper limit where its interval touches zero."""
+    freedom. signal_sq alone is of projected gradients, all groups by one projection: no jackknife sees that error, so
+    its `relative_variance` is added. No value where the denominator is not above zero; no upper limit where its
+    interval touches zero."""
     quantile = student_quantile(confidence, len(window.deleted) - 1)
     across, within = window.signal_sq, window.within_signal_sq
-    low, high, _ = fieller(within, across, jackknife_covariance(window.deleted[:, [1, 0]]), quantile)
+    cov = jackknife_covariance(window.deleted[:, [1, 0]])
+    cov[1, 1] += relative_variance * across**2
+    low, high, _ = fieller(within, across, cov, quantile)
     return {
         "coherence": across / within if within > 0 else None,
         "coherence_low": low,

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import logging
 import math
-import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,7 @@ from rl_gns.learn.learner import Learner
 from rl_gns.learn.quadratic import QuadraticLearner
 from rl_gns.rollout.generations import MEASURED_ON
 from rl_gns.rollout.sources import LocalSource, SegmentSource
+from rl_gns.study.machine_limits import memory_bytes
 
 if TYPE_CHECKING:
     from rl_gns.distributed.learner_actors import LearnerGroup
@@ -30,6 +30,8 @@ NUMBERS_BYTES = 192
 """An env step's numbers beside its frame: 60 in its block, 65 in the batch, and what it is made from meanwhile."""
 COLUMN_BYTES = 1.1e6
 """A running Atari game (measured: 8,192 columns took 9 GB)."""
+PROCESS_BYTES = 0.5e9
+"""A driver, actor or learner with torch, and its part of Ray (measured: 1.5 GB for a driver and two actors)."""
 
 
 def checked(config: RunConfig, several_learners: bool = False) -> RunConfig:
@@ -54,17 +56,29 @@ def checked(config: RunConfig, several_learners: bool = False) -> RunConfig:
 
 
 def _check_memory(config: RunConfig) -> None:
-    """One copy of the frames, and the columns unless they are on a cluster's other nodes, must fit on this machine."""
+    """What this machine holds of a rollout, its processes, and its columns must fit; the learners and columns of a
+    cluster may be on other nodes."""
+    on_cluster, several = session.named() is not None, config.learners > 1
+    copies = copies_held(config.learners) - (several and on_cluster)
     columns = config.collectors(config.batch_cap) * config.rollout.columns_per_collector
-    elsewhere = config.actors > 0 and session.named() is not None
-    alive = 0.0 if elsewhere else columns * COLUMN_BYTES
-    wanted, memory = rollout_bytes(config), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    alive = 0.0 if config.actors > 0 and on_cluster else columns * COLUMN_BYTES
+    processes = 1 if on_cluster else 1 + config.actor_cpus + several * config.learners
+    wanted, memory = copies * rollout_bytes(config) + processes * PROCESS_BYTES, memory_bytes()
     if wanted + alive > memory:
         advice = "" if wanted > memory else "; a larger --rollout.waves keeps fewer columns alive"
+        held = f" ({copies:.3g} copies with {config.learners} learners)" if several else ""
         raise ConfigError(
-            f"--{_cap_key(config)}: {config.batch_cap} makes rollouts of {wanted / 2**30:,.0f} GiB on {columns:,} "
-            f"columns of {alive / 2**30:,.0f} GiB, and this machine has {memory / 2**30:,.0f}{advice}"
+            f"--{_cap_key(config)}: {config.batch_cap} makes rollouts of {rollout_bytes(config) / 2**30:,.0f} GiB{held} "
+            f"on {columns:,} columns of {alive / 2**30:,.0f} GiB beside {processes * PROCESS_BYTES / 2**30:,.1f} GiB of "
+            f"programs, and this machine allows {memory / 2**30:,.1f}{advice}"
         )
+
+
+def copies_held(learners: int) -> float:
+    """Of a rollout on one machine: one learner's batch is where the blocks were put. R > 1 have their own, the driver
+    has its own, the object store holds what is on its way, and the driver one rank's share of it once more (measured:
+    3.5 with 2 learners)."""
+    return 1.0 if learners == 1 else 3 + 1 / learners
 
 
 def idle_actors(config: RunConfig) -> str | None:

@@ -1,4 +1,4 @@
-"""What this machine allows: the cgroup's CPU quota, the shared memory, and who can reach a port (/proc and /sys)."""
+"""What this machine allows: CPU and memory (cgroups), shared memory, and who can reach a port (from /proc and /sys)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import ipaddress
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 LISTENING = "0A"  # in /proc/net/tcp
@@ -21,17 +22,32 @@ def quota_cores(mount: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/
 
     Version 2 has `cpu.max` ("quota period" or "max period"), version 1 `cpu.cfs_quota_us` (-1: none) and its period.
     """
+    quotas = [quota for group in _groups("cpu", mount, membership) for quota in _quotas(group)]
+    return min(quotas, default=math.inf)
+
+
+def memory_bytes(mount: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> int:
+    """Bytes of memory that this process may use: the machine's, or what its cgroup or one above it allows.
+
+    Version 2 has `memory.max` (bytes or "max"), version 1 `memory.limit_in_bytes` (far more than there is: none).
+    """
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for group in _groups("memory", mount, membership):
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            with contextlib.suppress(OSError, ValueError):  # another version's, or none of its own
+                limits.append(int((group / name).read_text()))
+    return min(limits)
+
+
+def _groups(controller: str, mount: Path, membership: Path) -> Iterator[Path]:
+    """The directories of this process's cgroup for that controller, and of all above it."""
     lines = membership.read_text().splitlines() if membership.exists() else []
-    quotas = [math.inf]
     for _, controllers, path in (line.split(":", 2) for line in lines):
-        if controllers and "cpu" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
         top = mount / controllers if controllers else mount
         here = top / path.lstrip("/")
-        for group in [here, *here.parents]:
-            if group.is_relative_to(top):
-                quotas += _quotas(group)
-    return min(quotas)
+        yield from (group for group in [here, *here.parents] if group.is_relative_to(top))
 
 
 def _quotas(group: Path) -> list[float]:

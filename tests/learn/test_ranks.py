@@ -8,17 +8,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import namespace
 import numpy as np
 import pytest
 import torch
-from tiny import CARTPOLE, fingerprint
+from tiny import CARTPOLE, PONG, fingerprint
 
 from rl_gns.config import RunConfig
 from rl_gns.config_file import from_table
 from rl_gns.config_rules import validate
-from rl_gns.learn.gradients import GroupGradients, grams, norms_dots
+from rl_gns.learn.gradients import GroupGradients, column_groups, grams, norms_dots
 from rl_gns.learn.rank_learner import RankLearner, share_of
-from rl_gns.learn.ranks import Ranks, listener
+from rl_gns.learn.ranks import Ranks, listener, stall_seconds
 from rl_gns.noise.moments import signal_and_trace, without_each
 from rl_gns.noise.scale import single
 from rl_gns.records import PARTS, GroupMoments
@@ -27,12 +28,18 @@ from rl_gns.study.build import _world, make_learner
 
 UPDATES = 4
 LOOPBACK = "127.0.0.1"
+CASES = {
+    "transitions": (CARTPOLE, {}, {}),
+    "columns": (CARTPOLE, {"minibatch_by": "columns"}, {}),
+    "pixels": (PONG, {}, {"waves": 2}),
+}
+"""Base settings and what is changed of batch and rollout; the last one has 8 columns, in 2 waves."""
 
 
-def shared(n_ranks, **changes):
-    """CartPole settings for several learners."""
+def shared(n_ranks, base=CARTPOLE, **changes):
+    """Settings for several learners."""
     table = {"learners": n_ranks, "noise": {"across_env_steps": 0}, **changes}
-    return validate(from_table(table, from_table(CARTPOLE, RunConfig())))
+    return validate(from_table(table, from_table(base, RunConfig())))
 
 
 def gradients_of(rng, n_groups, parameters):
@@ -74,7 +81,8 @@ def test_every_column_is_on_one_rank_and_its_group_with_it():
         mine = np.concatenate([b.reward + 10 * b.valid for b in own], axis=1)
         np.testing.assert_array_equal(mine, whole[:, rank::3])
         assert np.concatenate([b.last_value for b in own]).shape == (mine.shape[1],)
-        assert {n % 6 % 3 for n in range(rank, 16, 3)} == {rank}
+        for k, own_columns in enumerate(column_groups(mine.shape[1], 2)):
+            np.testing.assert_array_equal(rank + 3 * np.sort(own_columns), np.sort(column_groups(16, 6)[rank + 3 * k]))
 
 
 def beside_one(ranks, settings):
@@ -127,13 +135,12 @@ def _at_work(rank, n_ranks, port, device):
         port = listening.getsockname()[1]
         print(port, flush=True)
     torch.set_num_threads(1)
-    ranks = Ranks(rank, n_ranks, LOOPBACK, port, device, listening)
+    ranks = Ranks(rank, n_ranks, LOOPBACK, port, LOOPBACK, 120.0, device, listening)
     found = {"precision": [precision_of(ranks, *each) for each in (("bf16", "bf16"), ("bf16", "fp32"))]}
-    for by in ("transitions", "columns"):
-        batch = {**CARTPOLE["batch"], "minibatch_by": by}
-        settings = shared(n_ranks, batch=batch)
+    for name, (base, batch, rollout) in CASES.items():
+        settings = shared(n_ranks, base, batch=batch, rollout=rollout)
         settings = dataclasses.replace(settings, learner=dataclasses.replace(settings.learner, device=device))
-        found[by] = beside_one(ranks, settings)
+        found[name] = beside_one(ranks, settings)
     ranks.close()
     print(json.dumps(found))
 
@@ -163,7 +170,7 @@ def at_work(n_ranks, device="cpu"):
 def check(found, weights, moments):
     """All ranks the same bits; one learner's numbers within those tolerances (absolute, relative)."""
     assert {tuple(rank["precision"]) for rank in found} == {("bf16", "bf16" if len(found) == 1 else "fp32")}
-    for by in ("transitions", "columns"):
+    for by in CASES:
         assert len({json.dumps([line["fingerprint"] for line in rank[by]]) for rank in found}) == 1
         for line in found[0][by]:
             assert line["weights"] <= weights and line["alike"][0] == line["alike"][1]
@@ -180,12 +187,67 @@ def check(found, weights, moments):
         assert last[0]["finite"] == [False, False] and last[0]["skipped"][0] > 0, "the NaN stops all ranks alike"
         assert last[0]["stats"][1][0] == last[0]["stats"][0][0] < 4
         assert sum(line["bad_rows"][1] for line in last) == last[0]["bad_rows"][0] > 0, "the minibatch, in parts"
+        assert any(len(set(line["alike"][0][0])) > 1 for line in found[0][by]), "groups of unequal size: masked rows"
         assert [line["scaled"][0][0] for line in found[0][by]] == ["rollout", "ewma", "ewma", "ewma"]
 
 
 def test_two_ranks_take_the_steps_of_one_learner_and_read_its_noise_scale():
-    """Twelve optimizer steps of float32 in another order; both have 16 columns in 8 groups and one random stream."""
+    """Twelve optimizer steps of float32 in another order; all have 8 groups of columns and one random stream."""
     check(at_work(2), weights=2e-6, moments=1e-4)
+
+
+MEET = """
+import json, os, socket, sys
+from pathlib import Path
+from rl_gns.learn.ranks import Ranks
+rank, host, own = int(sys.argv[1]), *sys.argv[2:]
+listening = socket.create_server((host, 29400)) if rank == 0 else None
+ranks = Ranks(rank, 2, host, 29400, own, 60.0, listening=listening)
+total = ranks.sum([rank + 1.0]).tolist()
+rows = [line.split() for line in Path("/proc/self/net/tcp").read_text().splitlines()[1:]]
+doors = [row[1].split(":") for row in rows if row[3] == "0A"]
+doors = {socket.inet_ntoa(bytes.fromhex(address)[::-1]) for address, port in doors if int(port, 16) != 22}
+ranks.sum([0.0])
+print(json.dumps([total, os.environ.get("GLOO_SOCKET_IFNAME"), sorted(doors)]), flush=True)
+"""
+TWO_NODES = """
+set -e
+worker="ssh -q -i {base}/user_key -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null root@{worker}"
+$worker "cd {root} && PYTHONPATH={root} timeout 100 {python} {base}/meet.py 1 {head} {worker}" </dev/null &
+PYTHONPATH={root} timeout 100 {python} {base}/meet.py 0 {head} {head}
+wait $!
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+def test_ranks_on_two_nodes_meet_each_on_its_own_interface(tmp_path):
+    """Network namespaces joined by one wire: none of them listens but on its end of it."""
+    if reason := namespace.why_not():
+        pytest.skip(f"no machines of their own: {reason}")
+    root = Path(__file__).resolve().parents[2]
+    names = {"base": tmp_path, "root": root, "python": sys.executable, "head": namespace.HEAD}
+    (tmp_path / "meet.py").write_text(MEET)
+    namespace.prepare(tmp_path, dict.fromkeys(("head", "worker"), tmp_path))
+    script = TWO_NODES.format(**names, worker=namespace.WORKER)
+    done = namespace.inside(tmp_path, script, root, {**os.environ, "OMP_NUM_THREADS": "1"}, timeout=200)
+    assert done.returncode == 0, done.stdout
+    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[[")]
+    assert sorted(found) == [[[3.0], "wire0", [namespace.HEAD]], [[3.0], "wire1", [namespace.WORKER]]]
+
+
+def test_an_address_that_no_interface_has_is_refused(monkeypatch):
+    """Gloo would meet the others wherever this machine's name leads."""
+    for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+        monkeypatch.delenv(variable, raising=False)
+    with pytest.raises(OSError, match=r"no network interface has 192\.0\.2\.1, only .*127\.0\.0\.1"):
+        Ranks(0, 1, LOOPBACK, 1, "192.0.2.1", 1.0)
+
+
+def test_patience_grows_with_the_share_of_a_rollout():
+    """The recorded probe of 1,048,576 env steps took one slow core 706 s without a word: half of them at half of its
+    rate are no stall. Without anything to compute it is a matter of minutes."""
+    assert stall_seconds(1_048_576 // 2) > 2 * 706 and stall_seconds(0) == 300
 
 
 @pytest.mark.gpu
