@@ -67,10 +67,11 @@ def _check_memory(config: RunConfig) -> None:
     if wanted + alive > memory:
         advice = "" if wanted > memory else "; a larger --rollout.waves keeps fewer columns alive"
         held = f" ({copies:.3g} copies with {config.learners} learners)" if several else ""
+        rollout, programs = rollout_bytes(config) / 2**30, processes * PROCESS_BYTES / 2**30
         raise ConfigError(
-            f"--{_cap_key(config)}: {config.batch_cap} makes rollouts of {rollout_bytes(config) / 2**30:,.0f} GiB{held} "
-            f"on {columns:,} columns of {alive / 2**30:,.0f} GiB beside {processes * PROCESS_BYTES / 2**30:,.1f} GiB of "
-            f"programs, and this machine allows {memory / 2**30:,.1f}{advice}"
+            f"--{_cap_key(config)}: {config.batch_cap} makes rollouts of {rollout:,.0f} GiB{held} on {columns:,} "
+            f"columns of {alive / 2**30:,.0f} GiB beside {programs:,.1f} GiB of programs, and this machine allows "
+            f"{memory / 2**30:,.1f}{advice}"
         )
 
 
