@@ -48,8 +48,9 @@ class ActingPolicy:
     @torch.inference_mode()
     def forward(self, observation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """`infer`, whatever comes of it."""
+        rows = np.ascontiguousarray(observation)  # some CPUs round otherwise where rows lie crosswise, as CartPole's do
         with autocast(self._precision, self._device):
-            logits, value = self._network(torch.from_numpy(observation).to(self._device))
+            logits, value = self._network(torch.from_numpy(rows).to(self._device))
         return logits.cpu().numpy(), value.cpu().numpy()
 
 
