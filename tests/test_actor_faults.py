@@ -135,6 +135,41 @@ def test_a_stalled_actor_is_named_in_time_killed_and_replaced(source, monkeypatc
     assert same(found.blocks[1], expected(1, 1, 16)) and same(found.blocks[0], expected(0, 0, 16, 3))
 
 
+def stopped_for(place, seconds):
+    """Its process stands still for so long, and goes on."""
+    process_id = pid(place)
+    os.kill(process_id, signal.SIGSTOP)
+    threading.Timer(seconds, os.kill, (process_id, signal.SIGCONT)).start()
+
+
+def test_checkpoints_do_not_shorten_what_a_block_may_take(source, monkeypatch):
+    """Blocks take half a second and more; then 80 states come within milliseconds, and a healthy actor pauses."""
+    monkeypatch.setattr(source._crew._patience, "_floor", 1.0)
+    for _ in range(2):
+        source.collect(4, LONG)
+    for _ in range(20):
+        assert len(source.state()) == 4
+    stopped_for(source._crew._places[1], 4.0)
+    start = time.monotonic()
+    found = source.collect(4, LONG)
+    assert time.monotonic() - start > 3 and found.faults == (), "within 20 times what a block takes"
+    assert [b.generation for b in found.blocks] == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("saved", [False, True], ids=["anew", "from a state"])
+def test_the_first_block_after_a_restore_has_a_first_ones_patience(source, monkeypatch, saved):
+    for _ in range(2):
+        source.collect(4, 16)
+    monkeypatch.setattr(source._crew._patience, "_floor", 1.0)
+    source.restore(source.state() if saved else None, generation=1)
+    stopped_for(source._crew._places[0], 4.0)
+    start = time.monotonic()
+    found = source.collect(4, 16)
+    assert time.monotonic() - start > 3 and found.faults == ()
+    assert [b.generation for b in found.blocks] == [0 if saved else 1] * 4
+    assert all(same(b, expected(b.collector_id, b.generation, 16, 3 if saved else 1)) for b in found.blocks)
+
+
 def poisoned_actor(order):
     """The actor class, which poisons collector 1's block as long as the file `order` says how."""
     import ray
@@ -228,6 +263,9 @@ def test_a_run_whose_actors_die_loses_no_update_and_no_row(source, tmp_path):
     assert [s["generation"] for s in state["source"]] == [1, 1, 1, 1]
     records += list(loop)
     assert records[2].replaced_actors == 1 and records[2].burn_in_env_steps > 0, "met at the checkpoint, told here"
+    block, seeding = 4 * 16, 4 * 10
+    costs = [fault.cost_env_steps for r in records for fault in r.faults]
+    assert costs == [block + 2 * seeding, 2 * seeding], "with a state no block is lost"
     for i, record in enumerate(records):
         assert record.update == i and record.requested_env_steps == record.collected_env_steps == 256
     elsewhere = Trainer(SETTINGS, make_learner(SETTINGS), LocalSource(SETTINGS))

@@ -15,6 +15,8 @@ from rl_gns.config import ConfigError, RunConfig, config_id, identity
 from rl_gns.config_file import from_table, to_toml
 from rl_gns.flags import chaos_in_full, parse
 from rl_gns.options import TrainOptions
+from rl_gns.records import to_json
+from rl_gns.rollout.collector import Collector
 from rl_gns.rundir import RunDir
 from rl_gns.study.build import object_store_bytes
 from rl_gns.study.sweep import lender
@@ -30,6 +32,8 @@ RUN = {
     "learner": {**CHAIN["learner"], "learning_rate": 5e-3},
 }
 CLEAN_SEEDS = range(100, 110)
+SECOND_SEED, SECOND_ASKED = 18, "kill=0.008,nan=0.008"
+"""Struck too, without stalls, each of which takes five seconds and more."""
 
 
 def parsed(text):
@@ -109,24 +113,53 @@ def first_strike(struck_run, n_collectors):
     return None
 
 
-def within_the_spread(value, clean):
-    """A clean seed more would lie there but for once in 1,000 times (Student's t; they look normal)."""
-    allowed = student.ppf(1 - 0.0005, len(clean) - 1) * np.std(clean, ddof=1) * np.sqrt(1 + 1 / len(clean))
-    return abs(value - np.mean(clean)) < allowed
+def judged(records):
+    """(mean return over the whole run, log of B_simple at its end) of records as dicts. No episode is in two updates'
+    `return_mean`: it is of the last 100, and a rollout has 400. So the mean's spread is a sixth of the last one's."""
+    returns = np.mean([record["return_mean"] for record in records])
+    return returns, np.log(records[-1]["noise"]["policy"]["b_simple"])
+
+
+def within_the_spread(struck, clean):
+    """The means of both lie as near as those of so many clean seeds would but for once in 1,000 times (Student's t;
+    they look normal). Two numbers are judged, so seeds drawn anew would raise two false alarms in 1,000; these seeds
+    are fixed. Of the return (1.32, 0.033 from seed to seed) a bias of 9 % is seen, of B_simple one of 13 %."""
+    error = np.std(clean, axis=0, ddof=1) * np.sqrt(1 / len(struck) + 1 / len(clean))
+    allowed = student.ppf(1 - 0.0005, len(clean) - 1) * error
+    return np.abs(np.mean(struck, axis=0) - np.mean(clean, axis=0)) < allowed
+
+
+@pytest.fixture(scope="module")
+def clean():
+    return [judged([to_json(r) for r in finished(replaced(config(RUN), seed=seed))[1]]) for seed in CLEAN_SEEDS]
+
+
+@pytest.mark.slow
+def test_faults_that_hang_on_what_was_played_are_seen(clean, monkeypatch):
+    """The negative control: of four blocks of a collector the one with the highest reward survives."""
+    collect = Collector.collect
+    survivor = lambda *asked: max((collect(*asked) for _ in range(4)), key=lambda block: block.raw_reward.sum())  # noqa: E731
+    monkeypatch.setattr(Collector, "collect", survivor)
+    runs = [finished(replaced(config(RUN), seed=seed))[1] for seed in (RUN["seed"], SECOND_SEED)]
+    biased = [judged([to_json(r) for r in records]) for records in runs]
+    assert not within_the_spread(biased, clean)[0]
 
 
 @pytest.mark.cluster
 @pytest.mark.slow
-@pytest.mark.timeout(300)
-def test_a_run_under_chaos_ends_where_clean_seeds_end(tmp_path, capsys):
+@pytest.mark.timeout(600)
+def test_a_run_under_chaos_ends_where_clean_seeds_end(clean, tmp_path, capsys):
     from rl_gns.distributed import session
 
     wanted = replaced(config(RUN), actors=2)
     (tmp_path / "chain.toml").write_text(to_toml(wanted))
-    command = ["train", "--config", str(tmp_path / "chain.toml"), "--run-dir", str(tmp_path / "run"), "--json"]
+    train = ["train", "--config", str(tmp_path / "chain.toml"), "--json", "--run-dir"]
+    command, second = [*train, str(tmp_path / "run")], [*train, str(tmp_path / "second"), "--seed", str(SECOND_SEED)]
     with session.start(2, object_store_bytes(wanted)):
         assert main([*command, "--chaos", ASKED]) == 0
-    result = json.loads(capsys.readouterr().out)
+        result = json.loads(capsys.readouterr().out)
+        assert main([*second, "--chaos", SECOND_ASKED]) == 0
+        assert len(json.loads(capsys.readouterr().out)["faults"]) > 1
     assert {fault["what"] for fault in result["faults"]} == set(KINDS.values()) and result["chaos"] == CHAOS.asked()
     records = list(RunDir(tmp_path / "run").records())
     check_the_books(result, records)
@@ -141,10 +174,8 @@ def test_a_run_under_chaos_ends_where_clean_seeds_end(tmp_path, capsys):
     assert lender("run", struck, [tmp_path]) == tmp_path / "run" and lender("run", wanted, [tmp_path]) is None
     assert main(command) == 2 and "holds another experiment (chaos: " in capsys.readouterr().err
 
-    clean = [finished(replaced(config(RUN), seed=seed))[1][-1] for seed in CLEAN_SEEDS]
-    assert within_the_spread(result["return_mean"], [record.return_mean for record in clean])
-    log_scales = [np.log(record.noise["policy"].b_simple) for record in clean]
-    assert within_the_spread(np.log(result["noise"]["policy"]["b_simple"]), log_scales)
+    struck_runs = [records, list(RunDir(tmp_path / "second").records())]
+    assert within_the_spread([judged(run) for run in struck_runs], clean).all()
 
 
 def check_the_books(result, records):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 
 import numpy as np
 import pytest
@@ -40,6 +41,51 @@ def test_killed_and_gone_on_is_bit_identical(tmp_path, world):
     assert verdict.identical and verdict.first_difference is None
     assert verdict.killed_at_env_steps > verdict.checkpoint_env_steps, "what was recorded behind it was played again"
     assert verdict.world_saved == (world != "Pong")
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_killed_and_gone_on_with_actors_is_bit_identical(tmp_path):
+    """Columns are seeded anew at each checkpoint inside two actors, which are lost with their driver."""
+    settings = dataclasses.replace(config(PONG, EXACT), actors=2)
+    verdict = verify_resume(settings, 700, 2100, tmp_path)
+    assert verdict.identical and verdict.first_difference is None and not verdict.world_saved
+    assert verdict.killed_at_env_steps > verdict.checkpoint_env_steps
+    records = list(RunDir(tmp_path / "broken").records())
+    assert records[-1]["reseeded_columns"] > 0 and all(r["faults"] == [] for r in records)
+
+
+def failing(monkeypatch, tmp_path, line):
+    """What runs in the process that is to be killed begins with that line."""
+    (tmp_path / "python").mkdir()
+    (tmp_path / "python" / "sitecustomize.py").write_text(line)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'python'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+
+
+CRASHES = """
+import os, sys
+saved = []
+def hook(event, arguments):
+    if saved:
+        os.write(2, b"too hot")
+        os._exit(3)
+    if event == "os.rename" and "/broken/checkpoints/0" in str(arguments[1]):
+        saved.append(True)
+sys.addaudithook(hook)
+"""
+
+
+def test_a_run_that_crashes_behind_its_checkpoint_was_not_killed(tmp_path, monkeypatch):
+    failing(monkeypatch, tmp_path, CRASHES)
+    with pytest.raises(RuntimeError, match=r"failed by itself \(3\): .*too hot"):
+        verify_resume(config(CARTPOLE), 1500, 3000, tmp_path / "both")
+    assert RunDir(tmp_path / "both" / "broken").checkpoints()
+
+
+def test_a_run_that_says_much_is_killed_all_the_same(tmp_path, monkeypatch):
+    failing(monkeypatch, tmp_path, "import os; os.write(2, b'warned again\\n' * 100_000)")
+    assert verify_resume(config(CARTPOLE), 1500, 4500, tmp_path / "both").identical
 
 
 def without_random_state(monkeypatch):
@@ -95,8 +141,25 @@ def test_exact_resume_is_another_experiment_and_its_interval_part_of_it():
 
 def test_too_many_checkpoints_for_the_seeds_are_refused():
     settings = config(PONG, {"checkpoint": {"exact_resume": True, "every_env_steps": 1000}})
-    with pytest.raises(ConfigError, match="254 times at most; the least is 3938"):
+    with pytest.raises(ConfigError, match="254 times at most; the least is 3922"):
         checked(dataclasses.replace(settings, total_env_steps=1_000_000))
+    assert checked(often(3922)) and checked(often(1000, 254_000))
+
+
+def often(every, total=1_000_000, keep=()):
+    table = {"exact_resume": True, "every_env_steps": every, "keep": list(keep)}
+    return dataclasses.replace(config(PONG, {"checkpoint": table}), total_env_steps=total)
+
+
+def test_checkpoints_that_are_kept_count_too():
+    """Those that are no multiples: each has the columns seeded anew as well."""
+    full = often(1000, 254_000, [1000, 5000, 254_500])
+    assert checked(full), "multiples, and one behind the end"
+    with pytest.raises(ConfigError, match=r"254 checkpoints beside 4 that are kept, .* the least is 1012"):
+        checked(often(1000, 254_000, [1, 1500, 1501, 77_777, 77_777]))
+    assert checked(often(1012, 254_000, [1, 1500, 1501, 77_777]))
+    with pytest.raises(ConfigError, match=r"--checkpoint.keep: 300 checkpoints, and exact-resume has seeds for 254"):
+        checked(often(300_000, 254_000, range(1, 301)))
 
 
 def test_the_verb_tells_and_keeps(tmp_path, capsys):

@@ -35,16 +35,24 @@ MAX_REPLACEMENTS = 3
 """How often one place may need a new actor in a row, without an answer in between; then the run ends (a guess: chance
 does not strike one place four times in a row, a broken machine does)."""
 
-Send = Callable[[Any, int], ray.ObjectRef]
-"""(actor, collector id) -> the call."""
-Judge = Callable[[Any, int], str | None]
-"""(answer, collector id) -> what is wrong with it, or None."""
-Keep = Callable[[Any], Any]
-"""A good answer -> what to hold of it."""
-
 
 class ActorsFail(RuntimeError):
     """Actors are lost faster than they can be replaced."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What is asked of every collector."""
+
+    send: Callable[[Any, int], ray.ObjectRef]
+    """(actor, collector id) -> the call."""
+    judge: Callable[[Any, int], str | None] = lambda answer, collector_id: None
+    """(answer, collector id) -> what is wrong with it, or None."""
+    keep: Callable[[Any], Any] = lambda answer: answer
+    """A good answer -> what to hold of it."""
+    plays: bool = True
+    """A block: with its first one a collector has begun, its time is what blocks take, and env steps are lost with
+    it. A state is none of that."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +88,14 @@ class Crew:
         self._abandoned: list[ray.ObjectRef] = []
         self._faults: list[Fault] = []
 
-    def gather(self, collector_ids: Sequence[int], send: Send, judge: Judge, keep: Keep = lambda a: a) -> list[Any]:
-        """What `keep` made of one answer a collector, in the order of `collector_ids`, all of them judged good; the
+    def forget(self) -> None:
+        """Every collector starts anew, or from a state: none has begun where it lives, and its next block there is a
+        first one. Between two gatherings."""
+        for place in self._places:
+            place.begun.clear()
+
+    def gather(self, collector_ids: Sequence[int], ask: Ask) -> list[Any]:
+        """What `ask.keep` made of one answer a collector, in the order of `collector_ids`, all of them judged good; the
         answers themselves are let go as they come. ActorsFail where there is none."""
         answers: dict[int, Any] = {}
         self._clock.look()
@@ -92,9 +106,9 @@ class Crew:
         for c in collector_ids:
             self._roster.home(c).todo.append(c)
         while len(answers) < len(collector_ids):
-            self._send(send)
-            self._hear(judge, keep, answers)
-            self._look()
+            self._send(ask)
+            self._hear(ask, answers)
+            self._look(ask)
         return [answers[c] for c in collector_ids]
 
     def late(self) -> list[Any]:
@@ -118,16 +132,17 @@ class Crew:
         actor = self._make()
         return Place(actor, actor.ready.remote(), self._clock.seconds)
 
-    def _send(self, send: Send) -> None:
+    def _send(self, ask: Ask) -> None:
         for place in self._places:
             while place.ready is None and place.todo and len(place.calls) < self._in_flight:
                 c = place.todo.pop(0)
                 if not place.calls:
                     place.since = self._clock.seconds
-                place.calls[send(place.actor, c)] = c, c not in place.begun
-                place.begun.add(c)
+                place.calls[ask.send(place.actor, c)] = c, c not in place.begun
+                if ask.plays:
+                    place.begun.add(c)
 
-    def _hear(self, judge: Judge, keep: Keep, answers: dict[int, Any]) -> None:
+    def _hear(self, ask: Ask, answers: dict[int, Any]) -> None:
         """Wait for one answer, or for `LOOK_SECONDS`."""
         places = self._places + self._spares
         awaited = [call for place in places for call in place.awaited()]
@@ -145,28 +160,26 @@ class Crew:
                 if place in self._spares:
                     self._roster.drop(place)
                     continue
-                self._replace(place, call, "died", f"{place.where} died: {last_words(error)}")
+                self._replace(place, call, "died", f"{place.where} died: {last_words(error)}", ask)
             else:
-                self._take(place, call, answer, judge, keep, answers)
+                self._take(place, call, answer, ask, answers)
 
-    def _take(
-        self, place: Place, call: ray.ObjectRef, answer: Any, judge: Judge, keep: Keep, answers: dict[int, Any]
-    ) -> None:
+    def _take(self, place: Place, call: ray.ObjectRef, answer: Any, ask: Ask, answers: dict[int, Any]) -> None:
         if call == place.ready:
             place.ready, (place.where, place.node) = None, answer
         else:
             c, first = place.calls[call]
-            if (reason := judge(answer, c)) is not None:
-                self._replace(place, call, "refused", f"{place.where} returned, for collector {c}, {reason}")
+            if (reason := ask.judge(answer, c)) is not None:
+                self._replace(place, call, "refused", f"{place.where} returned, for collector {c}, {reason}", ask)
                 return
-            answers[c] = keep(answer)
+            answers[c] = ask.keep(answer)
             del place.calls[call]
             place.replaced = 0
-            if not first:
+            if ask.plays and not first:
                 self._patience.took(self._clock.seconds - place.since)
         place.since, place.named = self._clock.seconds, False
 
-    def _look(self) -> None:
+    def _look(self, ask: Ask) -> None:
         """Name who is silent, and give up who is silent too long."""
         for spare in [spare for spare in self._spares if spare.awaited()]:
             if self._clock.seconds - spare.since > watch.UNPLACED_SECONDS:
@@ -183,9 +196,9 @@ class Crew:
                 limit = self._patience.seconds(first)
                 waits_for = f"collector {c} on {place.where}"
                 if silent > limit:
-                    self._replace(
-                        place, None, "stalled", f"{place.where} gave no block of collector {c} in {silent:.0f} s"
-                    )
+                    what = "block" if ask.plays else "state"
+                    reason = f"{place.where} gave no {what} of collector {c} in {silent:.0f} s"
+                    self._replace(place, None, "stalled", reason, ask)
                     continue
             if silent > limit / 2 and not place.named:
                 place.named = True
@@ -196,13 +209,13 @@ class Crew:
         others = any(place.ready is None for place in self._places)
         return watch.UNPLACED_SECONDS if short and others else watch.START_SECONDS
 
-    def _replace(self, place: Place, answered: ray.ObjectRef | None, what: str, reason: str) -> None:
+    def _replace(self, place: Place, answered: ray.ObjectRef | None, what: str, reason: str, ask: Ask) -> None:
         ray.kill(place.actor)
         self._abandoned += [call for call in place.calls if call != answered]
         asked, replaced = place.unanswered(), place.replaced + 1
         # one that died or stalled had not begun on the call after; one that was refused had
         in_the_making = len(place.calls) if what == "refused" else min(len(place.calls), self._at_once)
-        self._reseed(what, sorted(place.begun), reason, in_the_making)
+        self._reseed(what, sorted(place.begun), reason, in_the_making if ask.plays else 0)
         if replaced > MAX_REPLACEMENTS:
             whose = f"collector {asked[0]}" if asked else "no collector"
             raise ActorsFail(

@@ -17,7 +17,7 @@ import numpy as np
 import ray
 
 from rl_gns.config import RunConfig
-from rl_gns.distributed.crew import Costs, Crew
+from rl_gns.distributed.crew import Ask, Costs, Crew
 from rl_gns.distributed.rollout_actors import CollectorHost
 from rl_gns.learn.model import Weights
 from rl_gns.rollout.assembly import Assembly
@@ -134,7 +134,7 @@ def handling(actor: Any, places: int) -> float:
     asked: Sequence[int] = range(places * max(1, LEAST_ANSWERS // places))
 
     def gather() -> None:
-        crew.gather(asked, lambda to, c: to.echo.remote(c), lambda answer, c: None if answer == c else "another")
+        crew.gather(asked, Ask(lambda to, c: to.echo.remote(c), lambda answer, c: None if answer == c else "another"))
 
     gather()
     start = time.perf_counter()

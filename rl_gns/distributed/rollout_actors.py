@@ -22,7 +22,7 @@ import ray
 import torch
 
 from rl_gns.config import RunConfig
-from rl_gns.distributed.crew import Costs, Crew
+from rl_gns.distributed.crew import Ask, Costs, Crew
 from rl_gns.distributed.inference_actors import InferenceActors, RemotePolicy, Served
 from rl_gns.distributed.strikes import struck
 from rl_gns.learn.model import Weights
@@ -132,7 +132,7 @@ class RaySource:
         def judge(block: Any, c: int) -> str | None:
             return wrong(block, Asked(c, self._generations.of(c), self._version, segment_steps, wave), self._layout)
 
-        self._crew.gather(range(n_collectors), send, judge, rollout.put)
+        self._crew.gather(range(n_collectors), Ask(send, judge, rollout.put))
 
     def _acting_on(self, collector_id: int) -> Any:
         """The weights, or who serves that collector."""
@@ -146,15 +146,15 @@ class RaySource:
     def state(self) -> list[State] | None:
         """Of every collector that was ever asked for; None where the world cannot be saved."""
         hosted = [c for c in range(self._begun) if c not in self._saved]
-        answers = self._crew.gather(
-            hosted, lambda actor, c: actor.state.remote(c, self._generations.of(c)), lambda state, c: None
-        )
+        ask = Ask(lambda actor, c: actor.state.remote(c, self._generations.of(c)), plays=False)
+        answers = self._crew.gather(hosted, ask)
         states = dict(zip(hosted, answers, strict=True)) | self._saved
         return None if any(s is None for s in states.values()) else [states[c] for c in range(self._begun)]
 
     def restore(self, states: list[State] | None, generation: int) -> None:
         """The actors are given the states with what is next asked of them."""
         self._generations.restart(states, generation)
+        self._crew.forget()
         self._begun, self._saved = len(states or []), dict(enumerate(states or []))
 
     def close(self) -> None:

@@ -37,7 +37,7 @@ class Place:
     calls: dict[ray.ObjectRef, tuple[int, bool]] = field(default_factory=dict)
     """Call -> (collector id, whether it is its first on this actor), oldest first."""
     begun: set[int] = field(default_factory=set)
-    """Collectors that this actor was ever asked for."""
+    """Collectors that this actor was asked for a block of, since they were last seeded or given a state."""
     named: bool = False
     """It was called silent since it last answered."""
     replaced: int = 0

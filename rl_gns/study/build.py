@@ -107,10 +107,14 @@ def check_scored(env: str) -> None:
 
 def _check_generations(config: RunConfig) -> None:
     total, every, most = config.total_env_steps, config.checkpoint.every_env_steps, MEASURED_ON - 2
-    if total // every > most:
+    kept = len({at for at in config.checkpoint.keep if at <= total and at % every})
+    if kept > most:
+        raise ConfigError(f"--checkpoint.keep: {kept} checkpoints, and exact-resume has seeds for {most}; give fewer")
+    if total // every + kept > most:
+        beside = f" beside {kept} that are kept" if kept else ""
         raise ConfigError(
-            f"--checkpoint.every-env-steps: {every} makes {total // every:,} checkpoints, and exact-resume seeds the "
-            f"columns anew at each, {most} times at most; the least is {math.ceil(total / most)}"
+            f"--checkpoint.every-env-steps: {every} makes {total // every:,} checkpoints{beside}, and exact-resume "
+            f"seeds the columns anew at each, {most} times at most; the least is {total // (most - kept + 1) + 1}"
         )
 
 
