@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -14,13 +13,14 @@ import numpy as np
 import pytest
 import tomli_w
 from cluster_host import OPEN, hosted
+from store_peak import Peak, check_the_store
 from test_sweep import QUICK, Heard
 from tiny import CARTPOLE, PONG, config, numbers, replaced
 
 from rl_gns.config import ConfigError
 from rl_gns.distributed import session, supply, watch
 from rl_gns.rundir import RunDir
-from rl_gns.study.build import STORE_BLOCKS, make_learner, rollout_bytes
+from rl_gns.study.build import make_learner
 from rl_gns.study.grid import Grid
 from rl_gns.study.sweep import sweep
 from rl_gns.study.train import train
@@ -78,49 +78,6 @@ def same_run(one, other, *but):
     assert all(np.array_equal(first[name], second[name]) for name in first)
 
 
-class Peak:
-    """The most bytes that each node's object store held, looked at every few milliseconds."""
-
-    def __init__(self):
-        import ray
-        from ray._private.internal_api import node_stats
-
-        self.bytes = {node["NodeID"]: 0 for node in ray.nodes() if node["Alive"]}
-        self._ask = {
-            node["NodeID"]: lambda node=node: node_stats(node["NodeManagerAddress"], node["NodeManagerPort"], False)
-            for node in ray.nodes()
-            if node["Alive"]
-        }
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look)
-
-    def _look(self):
-        while not self._over.wait(0.005):
-            for node, ask in self._ask.items():
-                self.bytes[node] = max(self.bytes[node], ask().store_stats.object_store_bytes_used)
-
-    def __enter__(self):
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error):
-        self._over.set()
-        self._thread.join()
-
-
-def check_the_store(peak, learners_node, path):
-    """Never more than `STORE_BLOCKS` blocks an actor, two versions of the weights and a checkpoint on its way to the
-    driver; the blocks that were put, and the weights too, are twice as much, so that a kind that is never let go is
-    seen."""
-    rollouts, version = len(list(RunDir(path).records())), sum(each.nbytes for each in weights(path).values())
-    block = rollout_bytes(WIDE_PONG) // WIDE_PONG.collectors(WIDE_PONG.batch.size)
-    checkpoint = sum(file.stat().st_size for file in RunDir(path).checkpoints()[-1].iterdir())
-    most = STORE_BLOCKS * WIDE_PONG.actors * block + 2 * version + checkpoint
-    assert 2 * most < rollouts * version < rollouts * 3 * block
-    assert peak.bytes[learners_node] >= block, "what the learner was sent was seen in its node's store"
-    assert max(peak.bytes.values()) <= most
-
-
 def test_three_nodes_give_the_bits_of_one_process_and_keep_the_store_bounded(joined, tmp_path):
     host, nodes = joined
     hosts = {}
@@ -137,7 +94,8 @@ def test_three_nodes_give_the_bits_of_one_process_and_keep_the_store_bounded(joi
     same_run(tmp_path / "nodes", tmp_path / "local")
     assert list(hosts["TrainerHost"]) == [nodes["head"]["pid"]], "the driver's node: no other has a GPU"
     assert hosts["CollectorHost"] == {node["pid"]: 1 for node in nodes.values()}
-    check_the_store(peak, nodes["head"]["id"], tmp_path / "nodes")
+    version = sum(each.nbytes for each in weights(tmp_path / "nodes").values())
+    check_the_store(peak, nodes["head"]["id"], WIDE_PONG, tmp_path / "nodes", version)
     assert not [kept for path in host.directory.iterdir() for kept in path.iterdir()], (
         "no node wrote anything but the driver's"
     )
