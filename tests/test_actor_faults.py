@@ -160,8 +160,9 @@ def test_checkpoints_do_not_shorten_what_a_block_may_take(source, monkeypatch):
 def test_the_first_block_after_a_restore_has_a_first_ones_patience(source, monkeypatch, saved):
     for _ in range(2):
         source.collect(4, 16)
-    monkeypatch.setattr(source._crew._patience, "_floor", 1.0)
     source.restore(source.state() if saved else None, generation=1)
+    monkeypatch.setattr(source._crew._patience, "_floor", 1.0)
+    monkeypatch.setattr(watch, "MEDIANS", 1.0)
     stopped_for(source._crew._places[0], 4.0)
     start = time.monotonic()
     found = source.collect(4, 16)

@@ -11,9 +11,7 @@ import time
 
 import pytest
 from driver import driver
-from test_actor_faults import gone
 from test_architecture import ROOT
-from test_faults import children
 from tiny import CARTPOLE, CHAIN, config, fingerprint, finished, numbers
 
 from rl_gns.checkpoint import read_checkpoint
@@ -124,38 +122,6 @@ def test_a_driver_killed_at_twenty_random_moments_is_the_unbroken_run(settings, 
     assert ended(forks, train(settings, path)) == (0, [])
     check_same(unbroken, path)
     assert len(set(stood_at)) > 5, "they struck all over the run"
-
-
-AGENTS = "ray::(DashboardAgent|RuntimeEnvAgent)"
-"""Ray's own helpers of a node, which look for their raylet now and then: they end 40 to 70 s after it (measured)."""
-
-
-@pytest.mark.cluster
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_a_driver_killed_with_its_actors_is_the_unbroken_run_and_leaves_none(settings, forks, unbroken, tmp_path):
-    """Two actors in a Ray of its own; killed while Ray starts, behind no checkpoint, and behind some."""
-    draw, path, stood_at = random.Random(7), tmp_path / "run", []
-    order = train(settings, path)
-    order["run"] += ["--actors", "2"]
-    for wanted in (0, 1, 20):
-        pid = forks.start(order)
-        while not (theirs := {p: c for p, c in children(pid).items() if "raylet" in c}):
-            time.sleep(0.05)
-        if wanted:
-            wait_for(path, wanted)
-        time.sleep(draw.uniform(0, 0.5))
-        theirs |= children(pid)
-        os.kill(pid, signal.SIGKILL)
-        assert ended(forks) == (-signal.SIGKILL, []), "it had not ended"
-        assert wanted == 0 or sum("CollectorHost" in command for command in theirs.values()) == 2
-        assert all(gone(p) for p, c in theirs.items() if not re.match(AGENTS, c)), "nothing outlives it for long"
-        shutil.rmtree(next(re.search(r"/\S*/gns-\w+", c)[0] for c in theirs.values() if "/gns-" in c), True)
-        check_files(path)
-        stood_at.append(updates(path))
-    assert ended(forks, order) == (0, [])
-    check_same(unbroken, path)
-    assert stood_at[-1] >= 20 and len(set(stood_at)) > 1
 
 
 @pytest.mark.slow
