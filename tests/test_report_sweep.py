@@ -29,15 +29,16 @@ def settings():
     return replaced(config(CARTPOLE, QUICK), goals=(15.0,), total_env_steps=1500, evaluation_episodes=4)
 
 
-def test_command_and_commit_outlive_the_cells(settings, tmp_path):
+def test_command_and_commit_outlive_the_cells(settings, tmp_path, monkeypatch):
     """sweep.json keeps those of its own cells: what else lies in the directory is none of them."""
+    monkeypatch.setattr("sys.argv", ["rl-gns", "sweep", "--config", "mine.toml"])
     sweep(settings, Grid((64, 128), (1e-3,), "sqrt", (0,)), tmp_path, Silent(), cells_at_once=1)
     before = look(tmp_path).origin()
     cells = sorted({cell["name"] for cell in look(tmp_path).cells()})
     sittings = [s for name in cells for s in json.loads((tmp_path / name / "provenance.json").read_text())]
     for name in cells:
         shutil.rmtree(tmp_path / name)
-    assert look(tmp_path).origin() == before and before.commands
+    assert look(tmp_path).origin() == before and before.commands == ("rl-gns sweep --config mine.toml",)
     assert {commit[:7] for commit in before.commits} == {s["commit"][:7] for s in sittings if s["commit"]}
     assert before.commits or not (ROOT / ".git").exists()
     page, _ = write([tmp_path])
