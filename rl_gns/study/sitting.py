@@ -29,7 +29,7 @@ from rl_gns.trainer import Trainer
 
 BATCH_SECONDS = 0.5
 """Records travel together until the oldest is this old (a choice: a hundredth of a second's work to send)."""
-COPY_SHARE = 0.05
+COPY_SHARE = 0.01
 """Of a run's time, at most: copies of its state, to be written where a rollout is given up (a choice). Each takes 1 ms
 for CartPole's network and 50 ms for a Nature CNN with Adam and sums across rollouts (measured)."""
 
