@@ -117,7 +117,8 @@ class _Comparison:
             return None
         with understood(self._path / COMPARE):
             saved, asked = read_json(self._path / COMPARE), self._asked
-            bought = Bought(**saved["budget"]) if saved["budget"] else None
+            known = saved["budget"] if saved["version"] == LAYOUT else None  # before, it did not say what was asked for
+            bought = Bought(**known) if known else None
             there = [tuple(saved[name]) for name in ("games", "stages", "training_seeds", "initialisations")]
         mine = [asked.games, asked.stages, asked.training_seeds, asked.initialisations]
         if bought is None or there != mine:
