@@ -9,6 +9,7 @@ import dataclasses
 import json
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,16 @@ CLUSTERS = ((1, 16), (1, 64), (4, 64), (16, 64), (100, 64), (160, 64))
 EACH = "network=10,memory=256"
 STATED = 200_000.0
 """Rows a second of a learner that nobody measured: to see what would break next."""
+COPYING = (1e-3, 7e-3)
+"""Seconds of copying a block of Pong, the least and the most where it was looked at; for rates that do not know it."""
 
 BEFORE_COPYING = """
 **These rates and runs were kept before the driver's copy of a block was timed** (for Pong 3.7 MB to its place in the
-rollout, 1 to 7 ms where it was looked at since). The copy is in the learner's rate and not in the driver's: predictions
-of collecting lack it, and so do the driver's seconds below, 10 to 72 s for the 10,240 blocks of the last line. Behind a
-learner of a stated rate it is in nothing. The measured runs have it in collecting; they have the weights' way out of
-the learner (less than the 16 to 21 ms of publishing) in learning, where the predictions have it in collecting.
+rollout, {least:g} to {most:g} ms where it was looked at since). The copy is in the learner's rate and not in the
+driver's: predictions of collecting lack it, and so do the driver's seconds behind the learner as measured. Behind a
+learner of a stated rate it is stated too, at both ends. The measured runs have it in collecting; they have the
+weights' way out of the learner (less than the 16 to 21 ms of publishing) in learning, where the predictions have it in
+collecting.
 """.strip()
 
 Line = tuple[Cluster, Rollout]
@@ -41,16 +45,39 @@ Line = tuple[Cluster, Rollout]
 def made(folder: Path) -> str:
     """Everything between the marks."""
     files, config = sorted(folder.glob("*.json")), load(find("pong"))
+    kept_files = {file.stem: json.loads(file.read_text()) for file in files}
     rates = kept(files[-1], config)
-    fast = dataclasses.replace(rates, learner=STATED, learner_on="stated")
+    origin = "; ".join(filter(None, (f"`--config pong`, {EACH}", machine(kept_files))))
     about = (
-        f"**Clusters**, from the rates of `{files[-1].name}` (`--config pong`, {EACH}), at the B at which every core"
+        f"**Clusters**, from the rates of `{files[-1].name}` ({origin}), at the B at which every core has a collector."
     )
-    parts = [runs({file.stem: json.loads(file.read_text())["actors"] for file in files}), before_copying(rates)]
-    parts += [about + " has a collector.", table(f"The learner as measured ({rates.learner_on})", config, rates)]
-    parts += [table(f"A learner of {STATED:,.0f} rows/s (stated, not measured)", config, fast)]
-    parts += [words(lines(config, rates), lines(config, fast))]
+    parts = [runs({name: each["actors"] for name, each in kept_files.items()}), before_copying(rates)]
+    parts += [f"{about} collector.", table(f"The learner as measured ({rates.learner_on})", config, rates)]
+    fast = stated(rates)
+    parts += [table(title, config, each) for title, each in fast.items()]
+    parts += [words(lines(config, rates), [lines(config, each) for each in fast.values()])]
     return "\n\n".join(part for part in parts if part) + "\n\n"
+
+
+def machine(files: dict[str, dict[str, Any]]) -> str:
+    """What all files were measured on, where they say it; ValueError where that is not one machine."""
+    cpus = sorted({file["provenance"]["machine"]["cpu"] for file in files.values() if "provenance" in file})
+    if len(cpus) > 1:
+        raise ValueError(f"files of {len(cpus)} machines ({', '.join(cpus)}): give each machine a folder of its own")
+    return "".join(cpus)
+
+
+def stated(rates: Rates) -> dict[str, Rates]:
+    """Title -> rates with a learner that nobody measured; with the copy of a block stated too where it is not known."""
+    title, fast = f"A learner of {STATED:,.0f} rows/s (stated, not measured)", dict(learner=STATED, learner_on="stated")
+    if rates.copying_seconds is not None:
+        return {title: dataclasses.replace(rates, **fast)}
+    return {
+        f"{title}, {1e3 * copying:g} ms a block of copying (stated)": dataclasses.replace(
+            rates, **fast, copying_seconds=copying
+        )
+        for copying in COPYING
+    }
 
 
 def runs(rows: dict[str, list[dict[str, Any]]]) -> str:
@@ -64,10 +91,9 @@ def runs(rows: dict[str, list[dict[str, Any]]]) -> str:
     every = [row for each in rows.values() for row in each]
     whole, collecting = ([ratio(row, what) for row in every] for what in ("env_steps_per_second", "collect"))
     shares = [100 * row["measured_learn_seconds"] / _seconds(row) for row in every]
+    mostly = "Mostly that is the learner's rate held against itself:" * (min(shares) > 50)
     return (
-        "\n".join(said)
-        + f"\n\nEnv steps a second are predicted at {_ends(whole)} times what was measured. Mostly that is "
-        "the learner's rate held against itself:\n"
+        "\n".join(said) + f"\n\nEnv steps a second are predicted at {_ends(whole)} times what was measured. {mostly}\n"
         f"learning is {_ends(shares, 0)} % of each measured rollout. **Collecting, the part that K actors change, is "
         f"predicted at {_ends(collecting)} times what it took.**"
     )
@@ -89,7 +115,8 @@ def _ends(values: list[float], digits: int = 2) -> str:
 
 def before_copying(rates: Rates) -> str:
     """What rates leave out that were kept before it was timed."""
-    return "" if rates.copying_seconds is not None else BEFORE_COPYING
+    least, most = (1e3 * seconds for seconds in COPYING)
+    return "" if rates.copying_seconds is not None else BEFORE_COPYING.format(least=least, most=most)
 
 
 def lines(config: RunConfig, rates: Rates) -> list[Line]:
@@ -111,55 +138,60 @@ def table(title: str, config: RunConfig, rates: Rates) -> str:
     return "\n".join(said)
 
 
-def words(measured: list[Line], fast: list[Line]) -> str:
+def words(measured: list[Line], fast: list[list[Line]]) -> str:
     """What the tables come to."""
     (small, first), (large, last) = measured[0], measured[-1]
-    best = max(range(len(fast)), key=lambda k: fast[k][1].env_steps_per_second)
-    beyond = " and ".join(
-        f"{round3(one.busy['driver'])} against {round3(one.busy['learner'])} s at {_name(at)}"
-        for at, one in fast[best + 1 :]
-    )
-    grows = f";\nbeyond it the driver, which looks at every actor for each answer, nears the learner: {beyond}"
     return "\n".join(
         (
             f"With the learner measured a rollout of {small.cores} cores takes "
             f"{first.learn_seconds / first.collect_seconds:.0f} times as long to learn from as to collect, and more",
             f"cores shorten collecting alone: a million env steps cost {round3(_core_hours(small, first))} core-hours "
             f"with {small.cores} of them and {round3(_core_hours(large, last))} with {large.cores:,}.",
-            f"Behind a learner of {STATED:,.0f} rows/s the fastest of these is {_name(fast[best][0])}"
-            f"{grows if beyond else ''}.",
+            f"Behind a learner of {STATED:,.0f} rows/s the fastest of these is {_either(map(_fastest, fast))};",
+            f"the last is held up by the {_either(each[-1][1].bottleneck for each in fast)}: the driver, which",
+            f"looks at every actor for each answer, takes {_last(fast, 'driver')}, the learner "
+            f"{_last(fast, 'learner')}.",
             useful(large.cores, last.batch_size),
         )
     )
 
 
+def _fastest(those: list[Line]) -> str:
+    return _name(max(those, key=lambda line: line[1].env_steps_per_second)[0])
+
+
+def _either(words: Iterable[str]) -> str:
+    return " or the ".join(dict.fromkeys(words))
+
+
+def _last(tables: list[list[Line]], name: str) -> str:
+    """Seconds of the last line."""
+    return " or ".join(dict.fromkeys(f"{round3(each[-1][1].busy[name])} s" for each in tables))
+
+
 def useful(cores: int, batch: int) -> str:
     """The largest batch beside the noise scales of seven games (policy part)."""
-    found = intervals()
-    size, low, high, where = max(found)
-    _, _, highest, at = max(found, key=lambda each: each[2])
+    rows = json.loads((ROOT / "docs" / GAMES / "compare.json").read_text())["results"]
+    found = [(row["noise"]["policy"], f"{row['game']}, {_stage(row)}") for row in rows]
+    each, where = max(
+        ((each, where) for each, where in found if each["resolved"]), key=lambda pair: pair[0]["b_simple"]
+    )
+    size, low, high = each["b_simple"], each["low"], each["high"]
+    open_ended = sum(each["high"] is None for each, _ in found)
     return "\n".join(
         (
-            f"The batch that gives {cores:,} cores work is {batch:,} env steps: {batch / size:.1f} times the largest "
-            "noise scale that we have an interval for",
-            f"([seven games]({GAMES}), 42 x 42: {round3(size)} [{round3(low)} to {round3(high)}], {where}). It is not "
-            "excluded that a game could use it, since",
-            f"upper ends reach {round3(highest)} there ({at}) and some have none; nothing that we measured says that",
-            "one can. Such a cluster is for many runs at once, which is what `rl-gns sweep` does with it.",
+            f"The batch that gives {cores:,} cores work is {batch:,} env steps: {batch / size:.0f} times the largest "
+            "noise scale that is resolved",
+            f"([seven games]({GAMES}), 42 x 42: {round3(size)} [{round3(low)} to {round3(high)}], {where}).",
+            f"That a game could use it is not excluded, since {open_ended} of those {len(found)} noise scales have no "
+            "upper end; nothing that we measured says that one",
+            "can. Such a cluster is for many runs at once, which is what `rl-gns sweep` does with it.",
         )
     )
 
 
-def intervals() -> list[tuple[float, float, float, str]]:
-    """(B_simple, low, high, where): policy part, between seeds and within these very seeds, each where it resolves."""
-    found = []
-    for row in json.loads((ROOT / "docs" / GAMES / "compare.json").read_text())["results"]:
-        policy, stage = row["noise"]["policy"], f"{row['stage']:,} env steps" if row["stage"] else "fresh"
-        for unit in ("", "within_"):
-            if policy[f"{unit}resolved"]:
-                ends = policy[f"{unit}low"], policy[f"{unit}high"]
-                found.append((policy["b_simple"], *ends, f"{row['game']}, {stage}"))
-    return found
+def _stage(row: dict[str, Any]) -> str:
+    return f"{row['stage']:,} env steps" if row["stage"] else "fresh"
 
 
 def _name(cluster: Cluster) -> str:

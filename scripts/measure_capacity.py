@@ -5,8 +5,8 @@
 
 For each number of actors rates are measured, and then it trains for so many seconds, the first two rollouts (scatter,
 burn-in, allocation) left out: a machine whose speed drifts is held against itself. OUT.json holds the medians of the
-rates; a line a number of actors with its own rates, predicted and measured seconds side by side; and which share of the
-cores others used, at rest before each.
+rates; a line a number of actors with its own rates, predicted and measured seconds side by side; which share of the
+cores others used, at rest before each; commit, versions and machine. A file that is there is not written again.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from rl_gns.records import to_json
 from rl_gns.study.build import checked, make_learner, source
 from rl_gns.study.capacity import Cluster, Rates, predict
 from rl_gns.study.machine_load import share_at_rest
+from rl_gns.study.provenance import whereabouts
 from rl_gns.study.rates import measured
 from rl_gns.trainer import Trainer
 
@@ -50,7 +51,7 @@ def main() -> None:
         rows.append(beside(config, rates[-1], actors, arguments.seconds))
     middle = median(rates)
     found = {"batch_size": config.batch.size, "epochs": config.batch.epochs, "others_used_share_of_cores": at_rest}
-    found |= {"actors": rows, "driver": driver_line(config, middle), "rates": middle}
+    found |= {"actors": rows, "driver": driver_line(config, middle), "rates": middle, "provenance": whereabouts()}
     arguments.out.write_text(json.dumps(to_json(found), indent=1) + "\n")
 
 
@@ -139,7 +140,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--rate-seconds", type=float, default=30.0)
     parser.add_argument("--seconds", type=float, default=25.0)
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.out.exists():
+        parser.error(f"{arguments.out} is there; give a new file")
+    return arguments
 
 
 if __name__ == "__main__":

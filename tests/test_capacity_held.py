@@ -43,7 +43,8 @@ def test_kept_runs_are_within_what_the_readme_says_of_the_predictions():
 
 def test_the_page_is_made_from_the_kept_measurements():
     said = page.PAGE.read_text(encoding="utf-8")
-    assert page.made(KEPT) == page.MADE.search(said)[3] and said.count("| 160 x 64 |") == 2
+    assert page.made(KEPT) == page.MADE.search(said)[3]
+    assert said.count("| 160 x 64 |") == 1 + len(page.stated(Rates(**list(FILES.values())[-1]["rates"])))
 
 
 def test_one_command_remakes_the_page(tmp_path):
@@ -56,12 +57,15 @@ def test_one_command_remakes_the_page(tmp_path):
     kept = list(FILES.values())[-1]
     kept["actors"][0]["measured_collect_seconds"] = kept["actors"][0]["predicted_collect_seconds"] / 0.51
     rates = kept["rates"] | {"copying_seconds": 0.005}
-    (folder / "only.json").write_text(json.dumps(kept | {"rates": rates}))
+    provenance = {"machine": {"cpu": "a CPU of ours"}}
+    (folder / "only.json").write_text(json.dumps(kept | {"rates": rates, "provenance": provenance}))
     command = [sys.executable, tmp_path / "scripts" / "capacity_page.py", folder]
     subprocess.run(command, check=True, timeout=120)
     said = (tmp_path / "docs" / "capacity.md").read_text(encoding="utf-8")
     assert "<!-- made from docs/results/anew by" in said and "predicted at 0.51 to 0.95 times what it took" in said
-    assert "were kept before" not in said and page.BEFORE_COPYING in page.PAGE.read_text(encoding="utf-8")
+    assert "were kept before" not in said and "were kept before" in page.PAGE.read_text(encoding="utf-8")
     assert said.partition("<!-- made")[0] == page.PAGE.read_text(encoding="utf-8").partition("<!-- made")[0]
     driver = 10_240 * (rates["handling_seconds"] + 0.005 + 10_240 * rates["handling_seconds_per_actor"])
-    assert said.count(f"| {round3(driver)} |") == 2
+    assert said.count(f"| {round3(driver)} |") == 2 and "memory=256; a CPU of ours)" in said
+    with pytest.raises(ValueError, match="files of 2 machines"):
+        page.machine({"one": {"provenance": provenance}, "other": {"provenance": {"machine": {"cpu": "another"}}}})
