@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from rl_gns.measurement import Pooled
 from rl_gns.records import MomentsKey, NoiseScale, logged
 
 LAYOUT = 2
@@ -20,35 +21,6 @@ FRESH = 0
 def stage_name(stage: int) -> str:
     """`fresh`, or the env steps as a directory is named after them."""
     return str(stage) if stage else "fresh"
-
-
-@dataclass(frozen=True)
-class Pooled:
-    """One part's noise scale at one stage of one game, from all its seeds."""
-
-    b_simple: float | None = logged(
-        "env steps", "1 / mean over seeds of signal_sq / noise_trace; null where that is not above zero"
-    )
-    low: float = logged("env steps", "lower end: the lesser of those between and within seeds")
-    high: float | None = logged("env steps", "upper end: the larger of the two; null where unbounded")
-    resolved: bool = logged("", "both intervals have an upper end, and nothing else forbids a headline")
-    reason: str | None = logged("", "why not resolved; null where resolved")
-    unit: str = logged("", "`seeds`: 3 or more; `groups`: fewer, so the interval within them stands alone")
-    between_low: float | None = logged(
-        "env steps", "lower end, from the spread between seeds; null where they are fewer than 3"
-    )
-    between_high: float | None = logged("env steps", "upper end of that; null where unbounded, or for fewer than 3")
-    within_low: float = logged("env steps", "lower end if these very seeds were all there are: their groups' spread")
-    within_high: float | None = logged("env steps", "upper end of that; null where unbounded")
-    within_resolved: bool = logged("", "that interval has an upper end")
-    least: float | None = logged("env steps", "smallest B_simple of one seed; null where none has a value")
-    most: float | None = logged("env steps", "largest B_simple of one seed; null where one has no value")
-    n_seeds: int = logged("1", "how many there are")
-    n_resolved: int = logged("1", "how many of them resolve by themselves")
-    between_log_std: float | None = logged("1", "standard deviation of ln B_simple between those that resolved")
-    within_log_std: float | None = logged(
-        "1", "root mean square of ln(high / low) over twice its normal quantile: what their own intervals explain"
-    )
 
 
 @dataclass(frozen=True)
@@ -70,8 +42,10 @@ class GameAtStage:
     cells: list[str] = logged("", "their names in `cells`, in the same order")
     env_steps: int = logged("env steps", "valid ones measured on, of all seeds together")
     noise: dict[str, Pooled] = logged("", "part (policy, rest, total) -> what the seeds say together")
-    growth: dict[str, Ratio] | None = logged(
-        "", "part -> B_simple here over that of the fresh policies; null for fresh ones and without them"
+    growth: dict[str, Ratio | None] | None = logged(
+        "",
+        "part -> B_simple here over that of the fresh policies, null where one is of fewer than 3 seeds or can have no "
+        "headline; null for fresh ones and without them",
     )
     precision: float | None = logged(
         "1", "half the width of the policy part's interval within seeds over its B_simple; null where unbounded"

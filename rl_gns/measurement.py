@@ -8,21 +8,31 @@ from rl_gns.records import Fault, MomentsKey, NoiseScale, logged
 
 
 @dataclass(frozen=True)
-class Spread:
-    """One part's noise scale over n fresh policies that differ in their seed alone."""
+class Pooled:
+    """One part's noise scale from several policies that differ in their seed alone."""
 
-    b_simple: float | None = logged("env steps", "1 / mean of signal_sq / noise_trace; null where that is not positive")
-    low: float = logged("env steps", "lower end of its interval, from the spread between initialisations")
-    high: float | None = logged("env steps", "upper end; null where unbounded")
-    least: float | None = logged("env steps", "smallest B_simple of a single one; null where none has a value")
-    most: float | None = logged("env steps", "largest B_simple of a single one; null where one has no value")
-    n_resolved: int = logged("1", "of how many the own interval resolved")
+    b_simple: float | None = logged(
+        "env steps", "1 / mean over seeds of signal_sq / noise_trace; null where that is not above zero"
+    )
+    low: float = logged("env steps", "lower end: the lesser of those between and within seeds")
+    high: float | None = logged("env steps", "upper end: the larger of the two; null where unbounded")
+    resolved: bool = logged("", "both intervals have an upper end, and nothing else forbids a headline")
+    reason: str | None = logged("", "why not resolved; null where resolved")
+    unit: str = logged("", "`seeds`: 3 or more; `groups`: fewer, so the interval within them stands alone")
+    between_low: float | None = logged(
+        "env steps", "lower end, from the spread between seeds; null where they are fewer than 3"
+    )
+    between_high: float | None = logged("env steps", "upper end of that; null where unbounded, or for fewer than 3")
+    within_low: float = logged("env steps", "lower end if these very seeds were all there are: their groups' spread")
+    within_high: float | None = logged("env steps", "upper end of that; null where unbounded")
+    within_resolved: bool = logged("", "that interval has an upper end")
+    least: float | None = logged("env steps", "smallest B_simple of one seed; null where none has a value")
+    most: float | None = logged("env steps", "largest B_simple of one seed; null where one has no value")
+    n_seeds: int = logged("1", "how many there are")
+    n_resolved: int = logged("1", "how many of them resolve by themselves")
     between_log_std: float | None = logged("1", "standard deviation of ln B_simple between those that resolved")
     within_log_std: float | None = logged(
         "1", "root mean square of ln(high / low) over twice its normal quantile: what their own intervals explain"
-    )
-    reason: str | None = logged(
-        "", "why no headline, however many there are; null where nothing forbids it", default=None
     )
 
 
@@ -32,7 +42,7 @@ class Initialisations:
 
     seeds: list[int] = logged("", "one a policy; the first is the measurement's own")
     env_steps: int = logged("env steps", "of all together")
-    spread: dict[str, Spread] = logged("", "part -> what they say together")
+    spread: dict[str, Pooled] = logged("", "part -> what they say together")
     noise: list[dict[str, NoiseScale]] = logged("", "part -> noise scale of each, in the order of the seeds")
 
 
@@ -83,5 +93,5 @@ class Measurement:
     )
     numerics: int = logged("", "version of the arithmetic", default=1)
     initialisations: Initialisations | None = logged(
-        "", "fresh policies only: others of other seeds, and the spread between them; see below", default=None
+        "", "fresh policies only: others of other seeds, and what they say together; see below", default=None
     )

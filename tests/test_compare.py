@@ -12,15 +12,18 @@ from tiny import CARTPOLE, config, numbers
 
 from rl_gns.comparison import GamesCompared
 from rl_gns.config import ConfigError
+from rl_gns.noise.scale import hopeless_reasons
 from rl_gns.records import PARTS, to_json
 from rl_gns.rundir import RunDir
 from rl_gns.study.compare import COMPARE, Settings, compare
 from rl_gns.study.compare_fronts import measured_ratio
+from rl_gns.study.compare_measure import finished
 from rl_gns.study.compare_plan import ask, cells, protocol_words
-from rl_gns.study.compare_pool import pool
-from rl_gns.study.compare_reuse import left_in, serving
+from rl_gns.study.compare_pool import over
+from rl_gns.study.compare_reuse import left_in, may_read_low, serving
 from rl_gns.study.compare_table import show
 from rl_gns.study.measure import measure
+from rl_gns.study.pooled import pool
 from rl_gns.study.train import train
 
 EIGHT_COLUMNS = {
@@ -38,6 +41,13 @@ def asked(games="CartPole", stages="fresh,512", seeds=2, initialisations=3, env_
 def run(path, what=None, **settings):
     heard = Heard()
     return compare(what or asked(), path, Settings(cells_at_once=1, **settings), heard), heard
+
+
+class Listening(Heard):
+    """All that was said of a cell."""
+
+    def say(self, name, words):
+        super().say(name, self.said.get(name, "") + words)
 
 
 def told(found):
@@ -132,21 +142,18 @@ def test_cells_of_another_key_are_left_out_or_marked(done, tmp_path):
 def test_a_cell_says_which_commit_measured_it(done, tmp_path):
     path, found, _ = done
     origins = [json.loads((path / cell.name / "origin.json").read_text()) for cell in found.cells]
-    assert [cell.commit for cell in found.cells] == [origin["provenance"]["commit"] for origin in origins]
+    assert [cell.commit.rstrip("+") for cell in found.cells] == [each["provenance"]["commit"] for each in origins]
     shutil.copytree(path, tmp_path / "there")
     for file in (tmp_path / "there").glob("*/origin.json"):
         origin = json.loads(file.read_text())
-        origin["provenance"]["commit"] = "0123456789"
+        origin["provenance"] |= {"commit": "0123456789", "uncommitted_changes": "fresh" in file.parent.name}
         file.write_text(json.dumps(origin))
     other, _ = run(tmp_path / "here", reuse=(tmp_path / "there",))
-    assert {cell.commit for cell in other.cells} == {"0123456789"}, "of who measured, not of who pooled"
+    said = {(cell.stage == 0, cell.commit) for cell in other.cells}
+    assert said == {(True, "0123456789+"), (False, "0123456789")}, "of who measured, not of who pooled"
 
 
 def test_what_is_of_another_protocol_is_passed_over_where_the_rest_is_ours(done, tmp_path):
-    class Listening(Heard):
-        def say(self, name, words):
-            super().say(name, self.said.get(name, "") + words)
-
     other, heard = config(CARTPOLE, EIGHT_COLUMNS | {"learner": {"gamma": 0.9}}), Listening()
     train(dataclasses.replace(other, seed=1, total_env_steps=512), tmp_path / "left" / "strange")
     shutil.copytree(done[0] / "CartPole-train-s0", tmp_path / "left" / "ours")
@@ -154,6 +161,10 @@ def test_what_is_of_another_protocol_is_passed_over_where_the_rest_is_ours(done,
     compare(asked(stages="512"), tmp_path / "new", settings, heard)
     assert heard.trained == {"CartPole-train-s1"}
     assert "(learner.gamma: 0.9 there, 0.99 here): not taken" in heard.said["CartPole-512-s1"]
+    (tmp_path / "new" / "CartPole-512-s1" / "measure.json").unlink()
+    again = Listening()
+    compare(asked(stages="512"), tmp_path / "new", settings, again)
+    assert "not taken" in again.said["CartPole-512-s1"] and again.trained == set(), "the rest is measured"
 
 
 def test_another_protocol_is_refused_or_forced_and_marked(done, tmp_path):
@@ -223,6 +234,39 @@ def test_a_measurement_of_too_few_env_steps_does_not_serve(done):
     enough, more = (cells(asked("CartPole", "fresh", env_steps=n))[0] for n in (1500, 15_000))
     assert serving(enough, left, force=False).left.path.name == "CartPole-fresh-s0"
     assert serving(more, left, force=False) is None
+
+
+def test_what_could_stop_early_is_measured_anew_and_said(done, tmp_path):
+    """Measurements say so themselves; before they did, only what a comparison had not borrowed was surely whole."""
+    shutil.copytree(done[0], tmp_path / "left")
+    early, old = (tmp_path / "left" / f"CartPole-fresh-s{seed}" for seed in (0, 1))
+    for path, change in ((early, {"stops_early": True}), (old, {"stops_early": None})):
+        measured = json.loads((path / "measure.json").read_text())
+        (path / "measure.json").write_text(json.dumps(measured | change))
+    (plan, other, _) = cells(asked(stages="fresh"))
+    left = left_in([tmp_path / "left"])
+    assert serving(plan, left, force=False) is None and may_read_low(plan, left) == [early]
+    assert serving(other, left, force=False) and finished(tmp_path / "left", other), "measured by a comparison"
+    origin = json.loads((old / "origin.json").read_text())
+    (old / "origin.json").write_text(json.dumps(origin | {"reused": "measurement"}))
+    assert serving(other, left, force=False) is None and not finished(tmp_path / "left", other)
+    heard, settings = Listening(), Settings(cells_at_once=1, reuse=(tmp_path / "left",))
+    compare(asked(stages="fresh"), tmp_path / "new", settings, heard)
+    for name in ("CartPole-fresh-s0", "CartPole-fresh-s1"):
+        assert "could stop early, which reads low" in heard.said[name] and "is measured" in heard.said[name]
+    assert "is measured" not in heard.said["CartPole-fresh-s2"]
+
+
+def test_no_growth_is_told_of_two_seeds_or_of_what_can_have_no_headline():
+    def pooled(b_simple, seeds=3, **changed):
+        scale = {"signal_sq": 1.0, "noise_trace": b_simple, "b_simple": b_simple, "low": b_simple / 1.2, "n_groups": 16}
+        scale |= {"high": b_simple * 1.2, "confidence": 0.95, "resolved": True, "reason": None}
+        return pool([scale | changed] * seeds, 0.95)
+
+    assert over(pooled(400.0), pooled(100.0)).low > 2
+    few = {"n_groups": 4, "resolved": False, "reason": hopeless_reasons(4, False)[0]}
+    for above, below in ((pooled(400.0, 2), pooled(100.0)), (pooled(400.0), pooled(100.0, **few))):
+        assert over(above, below) is None
 
 
 def test_a_person_reads_tables(done, capsys):

@@ -10,8 +10,9 @@ from tiny import BANDIT, CARTPOLE, bandit_with_policy, config, numbers
 from envs.bandits import ARMS, true_noise_scale
 from rl_gns.noise.scale import hopeless_reasons
 from rl_gns.records import to_json
-from rl_gns.study.initialisations import directory, measure_fresh, spread
+from rl_gns.study.initialisations import directory, measure_fresh
 from rl_gns.study.measure import design_effect, measure
+from rl_gns.study.pooled import pool
 
 ECHOED = {**BANDIT, "env": "EchoedBandit", "batch": {**BANDIT["batch"], "size": 1024}}
 
@@ -74,6 +75,7 @@ def scale(b_simple, signal_sq=1.0, width=1.5, resolved=True):
         "b_simple": b_simple if signal_sq > 0 else None,
         "low": b_simple / width,
         "high": b_simple * width,
+        "n_groups": 16,
         "confidence": 0.95,
         "resolved": resolved,
         "reason": None if resolved else "signal's interval touches zero",
@@ -82,25 +84,34 @@ def scale(b_simple, signal_sq=1.0, width=1.5, resolved=True):
 
 def test_policies_that_can_never_resolve_say_why():
     """The same numbers, with the reason; the control has none."""
-    assert spread([scale(100.0), scale(120.0)]).reason is None
+    assert pool([scale(100.0), scale(120.0)], 0.95).reason is None
     few = scale(110.0, resolved=False) | {"reason": f"{hopeless_reasons(4, True)[0]}; signal's interval touches zero"}
-    assert spread([scale(100.0), few]).reason == "4 groups: at least 8 are needed"
+    assert pool([scale(100.0), few], 0.95).reason == "4 groups: at least 8 are needed"
 
 
 def test_each_policy_counts_once():
     """B_simple 100 and 200: 2 / (1 / 100 + 1 / 200), not 150, and not 175 = 700 / 4, whose gradient is the larger."""
-    found = spread([scale(100.0), scale(200.0, signal_sq=3.0)])
+    found = pool([scale(100.0), scale(200.0, signal_sq=3.0)], 0.95)
     assert found.b_simple == pytest.approx(400 / 3) and (found.least, found.most, found.n_resolved) == (100, 200, 2)
     assert found.between_log_std == pytest.approx(np.log(2) / np.sqrt(2))
     assert found.within_log_std == pytest.approx(np.log(1.5) / 1.96, rel=1e-3)
 
 
 def test_a_policy_without_a_signal_counts_in_full():
-    found = spread([scale(100.0), scale(120.0), scale(90.0, signal_sq=-0.1, resolved=False)])
+    found = pool([scale(100.0), scale(120.0), scale(90.0, signal_sq=-0.1, resolved=False)], 0.95)
     assert found.b_simple == pytest.approx(3 / (1 / 100 + 1 / 120 - 1 / 90))
     assert found.most is None and found.n_resolved == 2
-    none = spread([scale(100.0, signal_sq=-1.0, resolved=False)] * 2)
+    none = pool([scale(100.0, signal_sq=-1.0, resolved=False)] * 2, 0.95)
     assert none.b_simple is None and none.high is None and none.between_log_std is None
+
+
+def test_policies_that_agree_by_chance_resolve_nothing():
+    """Three estimates within 2 %, each of a policy whose own interval has no upper end: the spread between them is
+    narrow and says nothing of that."""
+    alone = [scale(b_simple, width=4, resolved=False) | {"high": None} for b_simple in (99.0, 100.0, 101.0)]
+    found = pool(alone, 0.95)
+    assert found.between_high < 105 and not found.resolved
+    assert found.high is None and found.low < 50 and found.reason == "no upper end within seeds"
 
 
 def test_the_spread_covers_what_varies_between_policies():
@@ -109,7 +120,7 @@ def test_the_spread_covers_what_varies_between_policies():
     rng = np.random.default_rng(0)
     held = 0
     for _ in range(400):
-        found = spread([scale(1000.0 / s, signal_sq=s) for s in rng.gamma(16, 1 / 16, 5)])
+        found = pool([scale(1000.0 / s, signal_sq=s, width=1.0) for s in rng.gamma(16, 1 / 16, 5)], 0.95)
         held += found.low <= 1000 <= (math.inf if found.high is None else found.high)
     assert 0.92 <= held / 400 <= 0.98
 

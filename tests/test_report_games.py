@@ -9,8 +9,9 @@ import pytest
 from test_architecture import ROOT
 
 from rl_gns.cli import main
-from rl_gns.comparison import ComparedCell, FrontBeside, GameAtStage, GamesCompared, PaperValue, Pooled
+from rl_gns.comparison import ComparedCell, FrontBeside, GameAtStage, GamesCompared, PaperValue
 from rl_gns.config import ConfigError
+from rl_gns.measurement import Pooled
 from rl_gns.records import NoiseScale, to_json
 from rl_gns.report import compared as compared_figure
 from rl_gns.report import drawing, game_answers, games, protocols
@@ -96,7 +97,7 @@ def test_games_stand_beside_each_other(compared, capsys):
     words = (out / "games.md").read_text()
     assert (
         "500, 2,600" in words
-        and "commit of the runs: not recorded in the directory; pooled at 0123456" in words
+        and "commit of the measurements: not recorded in the directory; pooled at 0123456" in words
         and "The paper's, another protocol: A2C" in words
     )
     assert "FORCED" not in (out / "games.svg").read_text()
@@ -141,7 +142,7 @@ def test_an_interval_is_the_wider_of_both_and_resolved_only_where_both_are():
 
 
 def test_a_comparison_opens_with_what_it_says_as_a_whole(compared, capsys):
-    """Which games resolve, the least and the largest, and what grew."""
+    """Which games resolve, the least and the largest, and which changed."""
     (said,) = game_answers.opening(look(COMMITTED))
     assert (
         "Fresh, resolved in 3 of 7 games, from Qbert 7,190 [4,410 to 19,500] to Alien 36,500 [24,600 to 70,200]; of "
@@ -149,7 +150,7 @@ def test_a_comparison_opens_with_what_it_says_as_a_whole(compared, capsys):
     )
     assert "After 200,000 env steps, resolved in 1 of 7 games: Alien 35,000 [21,600 to 92,100]; " in said
     grew = "Qbert x 3.58 [1.03 to no upper limit] and Seaquest x 6.6 [1.8 to no upper limit]"
-    assert said.endswith(f"Since fresh it grew for certain in {grew}, and fell in none.")
+    assert said.endswith(f"the 95% interval of each game by itself: above 1 in {grew}, below 1 in none.")
     assert main(["report", str(compared())]) == 0
     ours = "Fresh, resolved in 1 of 2 games: Qbert 5,000 [2,500 to 9,000]; "
     first = capsys.readouterr().out.splitlines()[0]
@@ -189,8 +190,8 @@ def test_the_commits_are_those_of_the_measurements(compared):
     saved["cells"][3] |= {"stage": 200_000, "seed": 2}
     write_json(path / "compare.json", saved)
     assert compared_figure.figure(look(path), "games").origin.words() == (
-        "n = 4 policies; fresh seeds 0, 1, after 200,000 env steps seed 2; commit of the runs: aaaaaaa, bbbbbbb; "
-        "commit of 1 of them not recorded; pooled at 0123456."
+        "n = 4 policies; fresh seeds 0, 1, after 200,000 env steps seed 2; commit of the measurements: aaaaaaa, "
+        "bbbbbbb; commit of 1 of them not recorded; pooled at 0123456."
     )
 
 

@@ -144,6 +144,7 @@ def origin(saved: dict[str, Any]) -> Origin:
         commands=commands([last]),
         seeds_said=_seeds(saved),
         also=tuple(also),
+        of="measurements",
     )
 
 

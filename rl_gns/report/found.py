@@ -38,12 +38,14 @@ class Origin:
     """Instead of all seeds together, where not everything has them all."""
     also: tuple[str, ...] = ()
     """What else is to be said of where they come from."""
+    of: str = "runs"
+    """Whose commits they are."""
 
     def words(self) -> str:
         """n, seeds and commits, for a caption."""
         commits = ", ".join(self.commits) or "not recorded in the directory"
         seeds = self.seeds_said or seeds_words(self.seeds)
-        return "; ".join([f"n = {self.n}", seeds, f"commit of the runs: {commits}", *self.also]) + "."
+        return "; ".join([f"n = {self.n}", seeds, f"commit of the {self.of}: {commits}", *self.also]) + "."
 
     @property
     def first_commands(self) -> tuple[str, ...]:
@@ -234,7 +236,7 @@ def joined(origins: Sequence[Origin], n: str) -> Origin:
     commits, commands, also = (
         tuple(dict.fromkeys(x for each in origins for x in getattr(each, name))) for name in names
     )
-    return Origin(n, seeds, commits, commands, also=also)
+    return Origin(n, seeds, commits, commands, also=also, of=" and ".join(dict.fromkeys(each.of for each in origins)))
 
 
 def seeds_words(seeds: Sequence[int]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rl_gns.digits import round3, with_interval
+from rl_gns.noise.scale import hopeless_of
 from rl_gns.report.answer import NOT_SWEPT, Answer, limits
 from rl_gns.report.compared_marks import PART, stage_words
 from rl_gns.report.found import FoundComparison
@@ -18,18 +19,19 @@ def of_comparison(found: FoundComparison) -> list[Answer]:
 
 
 def opening(found: FoundComparison) -> list[str]:
-    """In a line: which games resolve at each stage, the least and the largest noise scale, and which grew."""
+    """In a line: which games resolve at each stage, the least and the largest noise scale, and which changed."""
     results = found.saved["results"]
     stages = sorted({each["stage"] for each in results})
     of_stages = [_of_stage(stage, [each for each in results if each["stage"] == stage]) for stage in stages]
-    words = filter(None, [*of_stages, _growth(results)])
+    words = filter(None, [*of_stages, _growth(results, found.saved["confidence"])])
     return [f"B_simple of the policy gradient in env steps ({found.name}). {' '.join(words)}"] if results else []
 
 
 def _of_stage(stage: int, results: list[dict[str, Any]]) -> str:
     said = {each["game"]: each["noise"][PART] for each in results}
     sure = sorted((each["b_simple"], game) for game, each in said.items() if each["resolved"])
-    floors = [(each["low"], game) for game, each in said.items() if not each["resolved"] and each["low"]]
+    open_ended = {game: each for game, each in said.items() if not each["resolved"] and not hopeless_of(each["reason"])}
+    floors = [(each["low"], game) for game, each in open_ended.items() if each["low"]]
     head = f"{stage_words(stage).capitalize()}, resolved in {len(sure)} of {len(said)} games"
     names = [f"{game} {with_interval(*(said[game][n] for n in LIMITS))}" for _, game in sure]
     ends = f": {names[0]}" if len(names) == 1 else f", from {names[0]} to {names[-1]}" if names else ""
@@ -39,15 +41,18 @@ def _of_stage(stage: int, results: list[dict[str, Any]]) -> str:
     return f"{head}{ends}; of the others only lower limits are known, the highest {round3(low)} ({game})."
 
 
-def _growth(results: list[dict[str, Any]]) -> str:
-    """Which games' noise scale grew or fell for certain: the interval of the ratio excludes 1."""
+def _growth(results: list[dict[str, Any]], confidence: float) -> str:
+    """In which games the interval of the ratio to the fresh policies excludes 1, each game by itself."""
     known = [(each, each["growth"][PART]) for each in results if each["growth"] and each["growth"].get(PART)]
     if not known:
         return ""
     several = len({each["stage"] for each, _ in known}) > 1
     grew = [_times(*pair, several) for pair in known if pair[1]["low"] > 1]
     fell = [_times(*pair, several) for pair in known if pair[1]["high"] is not None and pair[1]["high"] < 1]
-    return f"Since fresh it grew for certain in {_listed(grew)}, and fell in {_listed(fell)}."
+    return (
+        f"Over that of the fresh policies, the {confidence:.0%} interval of each game by itself: above 1 in "
+        f"{_listed(grew)}, below 1 in {_listed(fell)}."
+    )
 
 
 def _times(each: dict[str, Any], growth: dict[str, Any], several: bool) -> str:

@@ -131,7 +131,7 @@ def _precision_words(measured: dict[str, Any]) -> str:
 
 
 def _unresolved(reason: str | None) -> str:
-    return f", and no number of them would do: {reason}" if reason else ""
+    return f", unresolved together: {reason}" if reason else ""
 
 
 def _initialisation_lines(found: dict[str, Any] | None) -> list[str]:
@@ -147,7 +147,7 @@ def _initialisation_lines(found: dict[str, Any] | None) -> list[str]:
             "none" if scale[part]["b_simple"] is None else round3(scale[part]["b_simple"]) for scale in found["noise"]
         )
         lines.append(
-            f"    {PART_WORDS[part]}: {together} env steps ({ends}, from the spread between them); "
+            f"    {PART_WORDS[part]}: {together} env steps ({ends}); "
             f"one by one {single}; {spread['n_resolved']} resolved{_unresolved(spread.get('reason'))}."
         )
     return lines

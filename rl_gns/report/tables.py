@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from rl_gns.measurement import Initialisations, Measurement, Spread
+from rl_gns.measurement import Initialisations, Measurement, Pooled
 from rl_gns.measurement_all import AllMeasurement, LineSearch, NoiseSplit, Share
 from rl_gns.records import Decision, Fault, NoiseScale, UpdateRecord
 from rl_gns.result import GoalCrossing, RunResult
@@ -18,7 +18,7 @@ FILES = {
     "A goal in result.json": GoalCrossing,
     "measure.json: a frozen policy": Measurement,
     "Initialisations of a fresh policy": Initialisations,
-    "The spread of one part between them": Spread,
+    "What they say of one part together": Pooled,
     "The key `all` of `measure --all --json`": AllMeasurement,
     "Its line search": LineSearch,
     "Its split of the noise": NoiseSplit,

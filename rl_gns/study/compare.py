@@ -24,7 +24,7 @@ from rl_gns.study.compare_fronts import measured_ratio, read_fronts
 from rl_gns.study.compare_measure import Source, borrow, finished, measure_cells, source_of
 from rl_gns.study.compare_plan import Asked, CellPlan, cell_config, cells, shared
 from rl_gns.study.compare_pool import games_at_stages, of_one_key, read_cell
-from rl_gns.study.compare_reuse import Left, Reused, left_in, refused, serving, unfinished
+from rl_gns.study.compare_reuse import Left, Reused, left_in, may_read_low, refused, serving, unfinished
 from rl_gns.study.paper_atari import paper_values
 from rl_gns.study.progress import return_words
 from rl_gns.study.provenance import command, whereabouts
@@ -88,6 +88,7 @@ class _Comparison:
         self._provenance = whereabouts()
 
     def run(self) -> GamesCompared:
+        self._refuse_strange()
         self._bought = self._budgeted()
         plans = cells(self._asked)
         self._reuse(plans)
@@ -126,22 +127,27 @@ class _Comparison:
         same = (bought.seconds, bought.most_env_steps) == (self._settings.budget, asked.env_steps)
         return bought if same else None
 
+    def _refuse_strange(self) -> None:
+        """ConfigError where nothing is measured here yet and all that --reuse has is of another protocol."""
+        plans, force = cells(self._asked), self._settings.force
+        if any(finished(self._path, plan) or serving(plan, self._left, force) for plan in plans):
+            return
+        for plan in plans:
+            if words := refused(plan, self._left):
+                raise ConfigError(f"--reuse: {words}; leave it out, or take it and have it marked with --force")
+
     def _reuse(self, plans: Sequence[CellPlan]) -> None:
-        """Copy measurements that are there; note runs that will do. ConfigError where all that is there is of another
-        protocol."""
-        missing = [plan for plan in plans if not finished(self._path, plan)]
-        found = {plan.name: serving(plan, self._left, self._settings.force) for plan in missing}
-        strange = {p.name: words for p in missing if not found[p.name] and (words := refused(p, self._left))}
-        if strange and not any(found.values()):
-            first = next(iter(strange.values()))
-            raise ConfigError(f"--reuse: {first}; leave it out, or take it and have it marked with --force")
-        for plan in missing:
-            if plan.name in strange:
-                self._watch.say(plan.name, f"{strange[plan.name]}: not taken")
-            if (reused := found[plan.name]) is not None:
-                self._take(plan, reused)
+        """Copy measurements that are there; note runs that will do, and say what is passed over."""
+        for plan in plans:
+            if finished(self._path, plan):
                 continue
-            for other in unfinished(plan, self._left):
+            if (reused := serving(plan, self._left, self._settings.force)) is not None:
+                self._take(plan, reused)
+            elif words := refused(plan, self._left):
+                self._watch.say(plan.name, f"{words}: not taken")
+            for other in may_read_low(plan, self._left) if reused is None else ():
+                self._watch.say(plan.name, f"{other} could stop early, which reads low (measure --whole): not taken")
+            for other in unfinished(plan, self._left) if reused is None else ():
                 self._watch.say(plan.name, f"{other} has no checkpoint at {plan.stage:,} env steps: trained here")
 
     def _take(self, plan: CellPlan, reused: Reused) -> None:

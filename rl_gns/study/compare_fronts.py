@@ -10,11 +10,13 @@ import envs
 from rl_gns.comparison import FRESH, ComparedCell, FrontBeside, Ratio
 from rl_gns.config import ConfigError, RunConfig, first_difference
 from rl_gns.config_file import from_table
+from rl_gns.noise.scale import hopeless_of
 from rl_gns.on_disk import understood
 from rl_gns.rundir import read_json
 from rl_gns.study.compare_plan import shared
-from rl_gns.study.compare_pool import pool, ratio
+from rl_gns.study.compare_pool import ratio
 from rl_gns.study.held import SWEEP, GoalHeld, predict_sweep
+from rl_gns.study.pooled import pool
 
 VARIES = {"batch": ("size",), "learner": ("learning_rate",), "rollout": ("columns_per_collector",)}
 """What a sweep varies by itself, and so is no other protocol."""
@@ -87,12 +89,14 @@ def front_words(config: RunConfig) -> str:
 
 def measured_ratio(front: FrontBeside, cells: Sequence[ComparedCell]) -> Ratio | None:
     """The game's B_simple at its last stage after fresh, policy part, over the front's B_crit; both intervals are of
-    the front's confidence."""
+    the front's confidence. None where either is missing, or no env steps would resolve a seed."""
     later = [each for each in cells if each.game == front.game and each.stage != FRESH]
     if not later or front.b_crit is None or front.confidence is None:
         return None
     last = max(each.stage for each in later)
     pooled = pool([each.noise["policy"] for each in later if each.stage == last], front.confidence)
+    if hopeless_of(pooled.reason):
+        return None
     return ratio(
         {"b_crit": pooled.b_simple, "low": pooled.low, "high": pooled.high},
         {"b_crit": front.b_crit, "low": front.low, "high": front.high},

@@ -20,7 +20,7 @@ from rl_gns.records import to_json
 from rl_gns.rundir import read_json, write_json, write_text
 from rl_gns.study.build import make_learner
 from rl_gns.study.compare_plan import CellPlan
-from rl_gns.study.compare_reuse import MEASURED, ORIGIN, SETTINGS, Left, Reused, policy_at, training_return
+from rl_gns.study.compare_reuse import MEASURED, ORIGIN, SETTINGS, Left, Reused, policy_at, spent_whole, training_return
 from rl_gns.study.measure import measure
 from rl_gns.study.progress import b_simple_words
 from rl_gns.study.provenance import provenance
@@ -54,13 +54,14 @@ class Source:
 
 
 def finished(path: Path, cell: CellPlan) -> bool:
-    """The cell lies below `path`, measured on env steps enough by this version of the arithmetic."""
+    """The cell lies below `path`, measured whole, on env steps enough, by this version of the arithmetic."""
     found = path / cell.name / MEASURED
     if not found.is_file():
         return False
     with understood(found):
         measured = read_json(found)
-        return measured["env_steps"] >= cell.env_steps and measured.get("numerics", 1) == NUMERICS
+        enough = measured["env_steps"] >= cell.env_steps and measured.get("numerics", 1) == NUMERICS
+        return enough and spent_whole(measured, path / cell.name / ORIGIN)
 
 
 def borrow(path: Path, cell: CellPlan, reused: Reused) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from rl_gns.comparison import FRESH, ComparedCell, GameAtStage, Pooled, Ratio
+from rl_gns.comparison import FRESH, ComparedCell, GameAtStage, Ratio
 from rl_gns.config import first_difference
-from rl_gns.noise.across_seeds import SeedScale, across_seeds
+from rl_gns.measurement import Pooled
 from rl_gns.noise.interval import student_quantile
 from rl_gns.noise.pooled_prediction import hold_against
 from rl_gns.noise.scale import hopeless_of
@@ -21,7 +21,7 @@ from rl_gns.records import PARTS
 from rl_gns.rundir import read_json
 from rl_gns.study.compare_plan import CellPlan, protocol_words
 from rl_gns.study.compare_reuse import MEASURED, ORIGIN
-from rl_gns.study.initialisations import log_stds
+from rl_gns.study.pooled import finite, pool
 
 SAME = (
     "policy_env_steps",
@@ -52,11 +52,17 @@ def read_cell(path: Path, plan: CellPlan) -> ComparedCell:
             episodes=found.get("episodes", 0),
             training_return_mean=origin["training_return_mean"],
             protocol=protocol_words(found["key"]),
-            commit=(origin["provenance"] or {}).get("commit"),
+            commit=_commit(origin["provenance"] or {}),
             run=origin["run"],
             reused=origin["reused"],
             forced=origin["forced"],
         )
+
+
+def _commit(provenance: dict[str, Any]) -> str | None:
+    """With a `+` where the checkout held changes that were not committed."""
+    commit = provenance.get("commit")
+    return f"{commit}+" if commit and provenance.get("uncommitted_changes") else commit
 
 
 def of_one_key(cells: Sequence[ComparedCell], force: bool) -> tuple[list[ComparedCell], dict[str, str]]:
@@ -117,44 +123,11 @@ def _at_stage(
     )
 
 
-def pool(scales: Sequence[dict[str, Any]], confidence: float) -> Pooled:
-    """One part's noise scales, as on disk, of seeds measured alike."""
-    found = across_seeds([_seed_scale(scale) for scale in scales], confidence)
-    headline, between = found.headline, found.between
-    known = [s["b_simple"] for s in scales if s["b_simple"] is not None]
-    resolved = [s for s in scales if s["resolved"]]
-    between_log_std, within_log_std = log_stds(resolved)
-    return Pooled(
-        b_simple=_known(found.b_simple),
-        low=headline.low,
-        high=_known(headline.high),
-        resolved=headline.resolved,
-        reason=found.reason,
-        unit="seeds" if between else "groups",
-        between_low=between.low if between else None,
-        between_high=_known(between.high) if between else None,
-        within_low=found.within.low,
-        within_high=_known(found.within.high),
-        within_resolved=found.within.resolved,
-        least=min(known, default=None),
-        most=max(known) if len(known) == len(scales) else None,
-        n_seeds=len(scales),
-        n_resolved=len(resolved),
-        between_log_std=between_log_std,
-        within_log_std=within_log_std,
-    )
-
-
-def _seed_scale(scale: dict[str, Any]) -> SeedScale:
-    low, high = scale["low"] or 0.0, math.inf if scale["high"] is None else scale["high"]
-    hopeless = hopeless_of(scale["reason"])
-    return SeedScale(
-        scale["signal_sq"], scale["noise_trace"], low, high, scale["n_groups"], scale["confidence"], hopeless
-    )
-
-
-def over(above: Pooled, below: Pooled) -> Ratio:
-    """B_simple over B_simple, from the headline intervals. Seeds that both share make it no narrower than it says."""
+def over(above: Pooled, below: Pooled) -> Ratio | None:
+    """B_simple over B_simple, from the headline intervals; None where one is of fewer than 3 seeds, whose interval is
+    of these very policies, or can have no headline. Seeds that both share make it no narrower than it says."""
+    if any(each.unit != "seeds" or hopeless_of(each.reason) for each in (above, below)):
+        return None
     return ratio(*({"b_crit": each.b_simple, "low": each.low, "high": each.high} for each in (above, below)))
 
 
@@ -179,8 +152,4 @@ def _design_effect(values: Sequence[float | None], confidence: float) -> dict[st
     if len(logs) > 1:
         half = student_quantile(confidence, len(logs) - 1) * float(logs.std(ddof=1)) / math.sqrt(len(logs))
     names = ("design_effect", "design_effect_low", "design_effect_high")
-    return dict(zip(names, (_known(math.exp(mean + by)) for by in (0.0, -half, half)), strict=True))
-
-
-def _known(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+    return dict(zip(names, (finite(math.exp(mean + by)) for by in (0.0, -half, half)), strict=True))

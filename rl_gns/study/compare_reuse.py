@@ -38,15 +38,15 @@ class Left:
 
     def measures(self, cell: CellPlan) -> bool:
         """Its measurement is of the cell's stage, on enough env steps, and was not to stop where it resolved."""
-        found = self.measured
-        if found is None or not self._spent_whole():
-            return False
-        return at_stage(found["policy_env_steps"], cell) and found["env_steps"] >= cell.env_steps
+        return self._long_enough(cell) and spent_whole(self.measured, self.path / ORIGIN)
 
-    def _spent_whole(self) -> bool:
-        """No look could end it early; comparisons measure so, and did before measurements said it."""
-        early = self.measured.get("stops_early")
-        return (self.path / ORIGIN).is_file() if early is None else not early
+    def may_read_low(self, cell: CellPlan) -> bool:
+        """It would serve, had no look been able to end it where it resolved."""
+        return self._long_enough(cell) and not spent_whole(self.measured, self.path / ORIGIN)
+
+    def _long_enough(self, cell: CellPlan) -> bool:
+        found = self.measured
+        return found is not None and at_stage(found["policy_env_steps"], cell) and found["env_steps"] >= cell.env_steps
 
     def other_numerics(self) -> bool:
         """It was measured, or the run was finished, under another version of the arithmetic."""
@@ -70,6 +70,13 @@ class Reused:
     left: Left
     forced: str | None
     """How its settings differ, where --force took it."""
+
+
+def spent_whole(measured: dict[str, Any], origin: Path) -> bool:
+    """No look could end the measurement early. Comparisons measure so; before measurements said it themselves, those
+    with an origin.json were theirs, but for what they had borrowed."""
+    early = measured.get("stops_early")
+    return not early if early is not None else origin.is_file() and read_json(origin)["reused"] != "measurement"
 
 
 def at_stage(policy_env_steps: int, cell: CellPlan) -> bool:
@@ -130,6 +137,12 @@ def refused(cell: CellPlan, left: Sequence[Left]) -> str | None:
     """What would serve the cell by force, and the first setting in which it differs; None where nothing would."""
     found = next(((each, differs) for each, differs in _usable(cell, left) if differs), None)
     return None if found is None else f"{found[0].path}: another protocol than this comparison's ({found[1]})"
+
+
+def may_read_low(cell: CellPlan, left: Sequence[Left]) -> list[Path]:
+    """Measurements of the cell's game, seed and stage that a look may have ended where they resolved."""
+    mine = [each for each in left if (each.config.env, each.config.seed) == (cell.game, cell.seed)]
+    return [each.path for each in mine if each.may_read_low(cell)]
 
 
 def _usable(cell: CellPlan, left: Sequence[Left]) -> list[tuple[Left, str | None]]:

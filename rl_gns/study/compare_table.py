@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from rl_gns.comparison import FRESH, FrontBeside, GameAtStage, GamesCompared, Pooled, Ratio
+from rl_gns.comparison import FRESH, FrontBeside, GameAtStage, GamesCompared, Ratio
 from rl_gns.digits import round3
+from rl_gns.measurement import Pooled
 from rl_gns.noise.run_prediction import Interval
 from rl_gns.noise.scale import hopeless_of
 from rl_gns.study.predict import interval_words
@@ -45,7 +46,7 @@ def policy_table(found: GamesCompared) -> Table:
             within_words(policy),
             _extremes(policy),
             f"{policy.n_resolved} of {policy.n_seeds}",
-            ratio_words(row.growth["policy"]) if row.growth else "",
+            ratio_words(growth) if (growth := (row.growth or {}).get("policy")) else "",
         )
     return table
 

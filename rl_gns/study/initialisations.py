@@ -9,21 +9,16 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from scipy import stats
-
 from rl_gns.config import RunConfig, config_id
-from rl_gns.measurement import Initialisations, Spread
-from rl_gns.noise.across_seeds import between, share
-from rl_gns.noise.scale import hopeless_of
+from rl_gns.measurement import Initialisations
 from rl_gns.records import PARTS, to_json
 from rl_gns.rundir import read_json, write_json
 from rl_gns.study.measure import Watch, measure
+from rl_gns.study.pooled import pool
 
 WatchSeed = Callable[[int], Watch]
 
@@ -69,39 +64,6 @@ def together(seeds: list[int], each: Sequence[dict[str, Any]]) -> Initialisation
     return Initialisations(
         seeds=seeds,
         env_steps=sum(measured["env_steps"] for measured in each),
-        spread={part: spread([scales[part] for scales in noise]) for part in PARTS},
+        spread={part: pool([scales[part] for scales in noise], noise[0][part]["confidence"]) for part in PARTS},
         noise=noise,
     )
-
-
-def spread(scales: Sequence[dict[str, Any]]) -> Spread:
-    """Noise scales of independent policies: 1 / mean of signal_sq / noise_trace, and its interval between seeds
-    (`noise.across_seeds`): a policy counts once, however well it is known and however large its gradient."""
-    shares = [share(scale["signal_sq"], scale["noise_trace"]) for scale in scales]
-    mean, limits = float(np.mean(shares)), between(shares, scales[0]["confidence"])
-    known = [scale["b_simple"] for scale in scales if scale["b_simple"] is not None]
-    resolved = [scale for scale in scales if scale["resolved"]]
-    hopeless = dict.fromkeys(reason for scale in scales for reason in hopeless_of(scale["reason"]))
-    between_log_std, within_log_std = log_stds(resolved)
-    return Spread(
-        b_simple=1 / mean if mean > 0 else None,
-        low=limits.low,
-        high=limits.high if math.isfinite(limits.high) else None,
-        least=min(known, default=None),
-        most=max(known) if len(known) == len(scales) else None,
-        n_resolved=len(resolved),
-        between_log_std=between_log_std,
-        within_log_std=within_log_std,
-        reason="; ".join(hopeless) or None,
-    )
-
-
-def log_stds(resolved: Sequence[dict[str, Any]]) -> tuple[float | None, float | None]:
-    """Standard deviations of ln B_simple: between the policies, and what their own intervals account for; None for
-    fewer than two of them."""
-    if len(resolved) < 2:
-        return None, None
-    b_simple, low, high = np.array([(s["b_simple"], s["low"], s["high"]) for s in resolved]).T
-    quantile = stats.norm.ppf(0.5 + resolved[0]["confidence"] / 2)
-    within = np.log(high / low) / (2 * quantile)
-    return float(np.log(b_simple).std(ddof=1)), float(np.sqrt((within**2).mean()))

@@ -103,10 +103,11 @@ def test_the_headline_is_the_wider_of_both_and_resolved_where_both_are():
 
 def test_the_headline_holds_the_truth_at_least_as_often(comparisons):
     """The wider at each end: never below what the interval between seeds holds, 92 % at least of 300 (false alarm about
-    1 %); some are no longer called resolved."""
+    1 %); and those that are called resolved, most of them, hold it in 90 % (92 to 93 % in 847 of 900 elsewhere)."""
     covered = np.mean([held(each.headline, 1000) for each, *_ in comparisons])
     assert covered >= max(0.92, np.mean([held(each.between, 1000) for each, *_ in comparisons]))
-    assert all(each.headline.resolved <= each.between.resolved for each, *_ in comparisons)
+    resolved = [held(each.headline, 1000) for each, *_ in comparisons if each.headline.resolved]
+    assert len(resolved) > 240 and np.mean(resolved) >= 0.9
 
 
 def test_seeds_that_can_never_resolve_are_no_headline():
