@@ -36,6 +36,11 @@ def test_this_machine_is_fit_and_a_missing_token_makes_it_unfit(capsys, monkeypa
     assert "-> ray get-auth-token --generate" in capsys.readouterr().out
 
 
+def test_settings_that_no_run_can_have_are_one_line(capsys):
+    assert cli.main(["doctor", "--batch.size", "8", "--actors", "2"]) == 2
+    assert "--batch.size: 8" in capsys.readouterr().err
+
+
 def test_a_cluster_that_does_not_answer_is_a_failure(capsys, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     assert cli.main(["doctor", "--json"]) == 1
