@@ -16,6 +16,7 @@ from rl_gns.config import RunConfig
 from rl_gns.config_file import find, from_table, load
 from rl_gns.distributed.nodes import Cluster, Node
 from rl_gns.study import doctor, machine_limits
+from rl_gns.study.build import object_store_bytes, rollout_bytes
 
 
 @pytest.fixture(autouse=True)
@@ -215,6 +216,15 @@ def test_shared_memory_is_held_against_what_a_run_wants():
         doctor.shared_memory(large, 64 << 20).state == "warning" and "--shm-size" in doctor.shared_memory(large, 0).do
     )
     assert free is None or free > 0
+
+
+def test_the_shares_of_several_learners_are_wanted_too():
+    """A whole rollout lies in the store on its way to them."""
+    one = load(find("pong"))
+    two = replace(one, learners=2)
+    assert object_store_bytes(two) == object_store_bytes(one) + 2 * rollout_bytes(one)
+    free = (object_store_bytes(one) + object_store_bytes(two)) // 2
+    assert [doctor.shared_memory(settings, free).state for settings in (one, two)] == ["ok", "warning"]
 
 
 def test_an_old_or_missing_package_is_a_failure(monkeypatch):
