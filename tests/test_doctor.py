@@ -1,12 +1,8 @@
-"""`rl-gns doctor`: each thing that it looks at, right and wrong. A real cluster: test_ray_job and test_ray_up."""
+"""`rl-gns doctor`: each thing that it looks at, right and wrong. Who can reach a dashboard: test_doctor_dashboard; a
+real cluster: test_ray_job and test_ray_up."""
 
-import contextlib
-import http.server
 import json
 import math
-import socket
-import socketserver
-import threading
 from dataclasses import replace
 
 import pytest
@@ -16,6 +12,7 @@ from rl_gns.config import RunConfig
 from rl_gns.config_file import find, from_table, load
 from rl_gns.distributed.nodes import Cluster, Node
 from rl_gns.study import doctor, machine_limits
+from rl_gns.study.build import object_store_bytes, rollout_bytes
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +31,11 @@ def test_this_machine_is_fit_and_a_missing_token_makes_it_unfit(capsys, monkeypa
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     assert cli.main(["doctor"]) == 1
     assert "-> ray get-auth-token --generate" in capsys.readouterr().out
+
+
+def test_settings_that_no_run_can_have_are_one_line(capsys):
+    assert cli.main(["doctor", "--batch.size", "8", "--actors", "2"]) == 2
+    assert "--batch.size: 8" in capsys.readouterr().err
 
 
 def test_a_cluster_that_does_not_answer_is_a_failure(capsys, monkeypatch):
@@ -68,96 +70,6 @@ def test_authentication_here(monkeypatch, tmp_path, mode, token, state, words):
         path.chmod(0o600)
         assert [line.state for line in doctor.authentication()][1:] == ["ok"]
     assert not any("secret" in line.found + line.do for line in doctor.authentication())
-
-
-class Dashboard(http.server.BaseHTTPRequestHandler):
-    """What Ray's dashboard says to everybody, behind a token or not."""
-
-    mode = "disabled"
-
-    def do_GET(self):
-        self.send_response(200 if self.path == "/api/authentication_mode" and self.mode else 404)
-        self.end_headers()
-        self.wfile.write(json.dumps({"authentication_mode": self.mode}).encode() if self.mode else b"hello")
-
-    def log_message(self, *arguments):
-        pass
-
-
-@pytest.mark.parametrize(
-    ("host", "mode", "state"),
-    [
-        ("127.0.0.1", "disabled", "ok"),
-        ("0.0.0.0", "disabled", "failure"),
-        ("0.0.0.0", "token", "warning"),
-        ("0.0.0.0", "", "ok"),
-        ("::", "disabled", "failure"),
-    ],
-)
-def test_a_dashboard_that_others_can_reach(monkeypatch, host, mode, state):
-    """A real listener, on loopback or on every interface."""
-    monkeypatch.setattr(Dashboard, "mode", mode)
-
-    class Server(http.server.ThreadingHTTPServer):
-        address_family = family(host)
-
-    with Server((host, 0), Dashboard) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setenv("RAY_API_SERVER_ADDRESS", f"http://127.0.0.1:{server.server_port}")
-        line = doctor.dashboard()
-        server.shutdown()
-    assert line.state == state and str(server.server_port) in line.found
-    assert ("--dashboard-host=127.0.0.1" in line.do) == (state != "ok")
-
-
-def family(host):
-    return socket.AF_INET6 if ":" in host else socket.AF_INET
-
-
-@pytest.mark.parametrize(
-    ("said", "state", "words"),
-    [
-        (b"SSH-2.0-OpenSSH_9.6\r\n", "ok", "no Ray dashboard"),
-        (b"", "ok", "no Ray dashboard"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n{", "ok", "no Ray dashboard"),
-        (b"HTTP/1.1 200 OK\r\n\r\n" + b"[" * 70_000, "ok", "no Ray dashboard"),
-        (b'HTTP/1.1 200 OK\r\n\r\n{"authentication_mode": "disabled"}', "failure", "authentication: disabled"),
-        (None, "warning", "said nothing in 0.5 s: it may be a Ray dashboard"),
-    ],
-)
-def test_a_listener_that_speaks_another_tongue_or_none(monkeypatch, said, state, words):
-    """A real one, on every interface; None: it holds the line and is silent."""
-    monkeypatch.setattr(doctor, "DASHBOARD_SECONDS", 0.5)
-
-    class Stranger(socketserver.BaseRequestHandler):
-        def handle(self):
-            self.request.recv(1 << 16)
-            if said is None:
-                self.request.recv(1)  # until the other side goes
-            else:
-                self.request.sendall(said)
-
-    with socketserver.ThreadingTCPServer(("0.0.0.0", 0), Stranger) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setenv("RAY_API_SERVER_ADDRESS", f"http://127.0.0.1:{server.server_address[1]}")
-        line = doctor.dashboard()
-        server.shutdown()
-    assert line.state == state and words in line.found
-    assert ("--dashboard-host=127.0.0.1" in line.do) == (state != "ok")
-
-
-def test_a_listener_whose_queue_is_full_is_a_warning(monkeypatch):
-    """It takes no more connections, so that connecting itself takes too long."""
-    monkeypatch.setattr(doctor, "DASHBOARD_SECONDS", 0.5)
-    with socket.socket() as full, contextlib.ExitStack() as waiting:
-        full.bind(("0.0.0.0", 0))
-        full.listen(0)
-        for _ in range(4):
-            client = waiting.enter_context(socket.socket())
-            client.setblocking(False)
-            client.connect_ex(("127.0.0.1", full.getsockname()[1]))
-        monkeypatch.setenv("RAY_API_SERVER_ADDRESS", f"http://127.0.0.1:{full.getsockname()[1]}")
-        assert doctor.dashboard().state == "warning"
 
 
 def test_the_quota_of_a_cgroup_and_of_those_above_it(tmp_path):
@@ -210,6 +122,15 @@ def test_shared_memory_is_held_against_what_a_run_wants():
         doctor.shared_memory(large, 64 << 20).state == "warning" and "--shm-size" in doctor.shared_memory(large, 0).do
     )
     assert free is None or free > 0
+
+
+def test_the_shares_of_several_learners_are_wanted_too():
+    """A whole rollout lies in the store on its way to them."""
+    one = load(find("pong"))
+    two = replace(one, learners=2)
+    assert object_store_bytes(two) == object_store_bytes(one) + 2 * rollout_bytes(one)
+    free = (object_store_bytes(one) + object_store_bytes(two)) // 2
+    assert [doctor.shared_memory(settings, free).state for settings in (one, two)] == ["ok", "warning"]
 
 
 def test_an_old_or_missing_package_is_a_failure(monkeypatch):

@@ -1,4 +1,4 @@
-"""The skip rule of conftest.py, on a suite that breaks it in every way."""
+"""The skip rule of conftest.py, on a suite that breaks it in every way; and what CI does without a package."""
 
 import os
 import re
@@ -74,3 +74,29 @@ def test_a_whole_module_cannot_slip_away(tmp_path):
     suite = "import pytest\npytest.importorskip('no_such_module')\ndef test_it():\n    pass\n"
     assert outcomes(tmp_path, suite, "1")["error"] == 1
     assert outcomes(tmp_path, suite, "")["skipped"] == 1
+
+
+APT = """#!/usr/bin/env bash
+# Installs nothing where one of what is asked for cannot be located.
+[[ " $* " == *" chromium "* || " $* " == *" rsync "* ]] && exit 100
+[[ $1 == install ]] && echo "${@: -1}" >>"$INSTALLED"
+exit 0
+"""
+
+
+def test_packages_that_cannot_be_had_keep_no_others_away(tmp_path):
+    """`.ci/run` with an apt-get that lacks two of them, and with nothing installed."""
+    programs = {"bin/dpkg": "#!/bin/sh\nexit 1\n", "bin/apt-get": APT, "scripts/test": "#!/bin/sh\necho tested $@\n"}
+    script = (Path(__file__).parents[1] / ".ci" / "run").read_text()
+    assert "$EUID -eq 0" in script
+    programs[".ci/run"] = script.replace("$EUID -eq 0", "0 -eq 0")
+    for name, text in programs.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    env = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "INSTALLED": str(tmp_path / "installed")}
+    done = subprocess.run([tmp_path / ".ci" / "run", "-x"], env=env, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout == "tested --all -x\n"
+    installed = (tmp_path / "installed").read_text().split()
+    assert installed == ["procps", "util-linux", "openssh-server", "openssh-client", "iproute2"]
+    assert done.stderr == ".ci/run: no rsync chromium; the tests that need them will fail\n"

@@ -146,7 +146,7 @@ def learners(config: RunConfig, one: Learner) -> Iterator[Learner | LearnerGroup
     if config.learners == 1:
         yield one
         return
-    with session.start(config.actor_cpus + config.learners, object_store_bytes(config) + 2 * rollout_bytes(config)):
+    with session.start(config.actor_cpus + config.learners, object_store_bytes(config)):
         from rl_gns.distributed.learner_actors import LearnerGroup
 
         group = LearnerGroup(config, _world(config), one.threads)
@@ -184,9 +184,11 @@ def source(config: RunConfig) -> Iterator[SegmentSource]:
 
 
 def object_store_bytes(config: RunConfig) -> int:
-    """What is in flight: a few blocks an actor, however large the rollout, and the weights of two versions."""
+    """What is in flight: a few blocks an actor, however large the rollout, and the weights of two versions; with
+    several learners also the shares of a whole rollout, sent to all of them at once, twice for slack."""
     block = rollout_bytes(config) // (config.collectors(config.batch_cap) * config.rollout.waves)
-    return STORE_BLOCKS * max(config.actors, 1) * block + 2 * (8 << 20)
+    shares = 2 * rollout_bytes(config) if config.learners > 1 else 0
+    return STORE_BLOCKS * max(config.actors, 1) * block + shares + 2 * (8 << 20)
 
 
 def rollout_bytes(config: RunConfig) -> int:

@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import re
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ DASHBOARD_PORT = 8265
 """Ray's default."""
 DASHBOARD_SECONDS = 5.0
 """For a listener to say whether it is a dashboard (a guess)."""
+MAY_BE = "it may be a Ray dashboard"
 METRICS_PORT = "ray start --metrics-export-port=8080"
 SAME = "the same RAY_AUTH_MODE and token belong on every node and client (cluster/profile.sh)"
 
@@ -179,29 +181,34 @@ def dashboard() -> Line:
     open_to = [address for address in limits.listening_on(port) if not address.is_loopback]
     if not open_to:
         return Line("dashboard", "ok", f"nothing but loopback listens on port {port}")
-    where = f"port {port} listens on {', '.join(map(str, open_to))}"
+    asked = [_dashboard_at(host, port) for address in open_to for host in _hosts(address)]
+    state, said = max(asked, key=lambda answer: ("ok", "warning", "failure").index(answer[0]))
+    found = f"port {port} listens on {', '.join(map(str, open_to))}, {said}"
     do = "ray start --head --dashboard-host=127.0.0.1, and reach it with `ssh -L` or `ray dashboard`"
-    try:
-        mode = _dashboard_mode(open_to[0], port)
-    except TimeoutError:
-        where += f", and said nothing in {DASHBOARD_SECONDS:g} s: it may be a Ray dashboard"
-        return Line("dashboard", "warning", where, f"if it is one: {do}")
-    if mode is None:
-        return Line("dashboard", "ok", f"{where}, but that is no Ray dashboard")
-    return Line("dashboard", "warning" if mode == "token" else "failure", f"{where}, authentication: {mode}", do)
+    return Line("dashboard", state, found, "" if state == "ok" else f"if it is one: {do}" if MAY_BE in said else do)
 
 
-def _dashboard_mode(address: ipaddress.IPv4Address | ipaddress.IPv6Address, port: int) -> str | None:
-    """What a Ray dashboard says of itself; None where something else answers or refuses; TimeoutError: nobody does."""
-    host = "127.0.0.1" if address.is_unspecified else f"[{address}]" if address.version == 6 else str(address)
+def _hosts(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> list[str]:
+    """Where this machine reaches who listens there; on `::` it may be heard by one protocol or by both."""
+    if address.version == 4:
+        return ["127.0.0.1" if address.is_unspecified else str(address)]
+    return ["[::1]", "127.0.0.1"] if address.is_unspecified else [f"[{address}]"]
+
+
+def _dashboard_at(host: str, port: int) -> tuple[Literal["ok", "warning", "failure"], str]:
+    """How bad it is, and what a listener there says of itself."""
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with direct.open(f"http://{host}:{port}/api/authentication_mode", timeout=DASHBOARD_SECONDS) as answer:
-            return str(json.loads(answer.read(1 << 16))["authentication_mode"])
+            mode = str(json.loads(answer.read(1 << 16))["authentication_mode"])
+        return "warning" if mode == "token" else "failure", f"authentication: {mode}"
+    except urllib.error.HTTPError as error:
+        if error.code not in (401, 403):  # an older Ray, which asks for no token, has no such page
+            return "warning", f"and answers HTTP {error.code}: {MAY_BE}"
     except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError, RecursionError) as error:
         if isinstance(getattr(error, "reason", error), TimeoutError):  # while connecting it comes wrapped
-            raise TimeoutError from None
-        return None
+            return "warning", f"and said nothing in {DASHBOARD_SECONDS:g} s: {MAY_BE}"
+    return "ok", "but that is no Ray dashboard"
 
 
 def cluster(found: Cluster) -> Iterator[Line]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rl_gns.config import ConfigError, RunConfig
 from rl_gns.config_file import find, load
+from rl_gns.config_rules import validate
 from rl_gns.flags import parse, value_of
 from rl_gns.options import (
     BenchOptions,
@@ -99,7 +100,7 @@ def doctor(arguments: list[str]) -> int:
     from rl_gns.study.doctor import doctor as examine
     from rl_gns.study.doctor_table import show
 
-    lines = examine(options.run)
+    lines = examine(validate(options.run))
     print(json.dumps({"lines": to_json(lines)})) if options.json else show(lines)
     return int(any(line.state == "failure" for line in lines))
 
