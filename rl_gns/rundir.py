@@ -219,9 +219,9 @@ class RunDir:
             return []
         return sorted(p for p in self._checkpoints.iterdir() if re.fullmatch(r"\d{12}", p.name))
 
-    def load_checkpoint(self, updates: int | None = None) -> dict[str, Any] | None:
+    def load_checkpoint(self) -> dict[str, Any] | None:
         """The state of `newest_checkpoint`; None where there is none."""
-        return (self.newest_checkpoint(updates) or (None, None))[1]
+        return (self.newest_checkpoint() or (None, None))[1]
 
     def newest_checkpoint(
         self, updates: int | None = None, among: set[int] | None = None
