@@ -11,14 +11,14 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors.numpy import save
 
-from rl_gns.checkpoint import read_checkpoint, write_checkpoint
+from rl_gns.checkpoint import read_checkpoint, remove_checkpoint, write_checkpoint
 from rl_gns.config import ConfigError, RunConfig, first_difference, identity
 from rl_gns.config_file import load, to_toml
 from rl_gns.config_rules import validate
@@ -145,7 +145,8 @@ class RunDir:
                     before = record
 
     def cut_back(self, updates: int) -> None:
-        """Keep the first `updates` lines of metrics.jsonl."""
+        """Keep the first `updates` lines of metrics.jsonl, and no checkpoint beyond them: it would be taken for one of
+        the newest two."""
         kept = [json.dumps(record, allow_nan=False) for record in self.records() if record["update"] < updates]
         if [json.loads(line)["update"] for line in kept] != list(range(updates)):
             words = f"its lines are not updates 0 to {updates - 1}, which the checkpoint needs"
@@ -153,7 +154,10 @@ class RunDir:
         if self._log is not None:  # it is open on the file that is now replaced
             self._log.close()
             self._log = None
+        stands_at = json.loads(kept[-1])["env_steps"] if kept else 0
         with self._writing():
+            for beyond in [path for path in self.checkpoints() if int(path.name) > stands_at]:
+                remove_checkpoint(beyond)
             write_text(self.metrics, "".join(line + "\n" for line in kept))
 
     def save_checkpoint(self, env_steps: int, state: dict[str, Any]) -> None:
@@ -166,7 +170,7 @@ class RunDir:
             try:
                 write_checkpoint(draft, state)
                 if final.exists():
-                    _remove(final)
+                    remove_checkpoint(final)
                 os.replace(draft, final)
                 _sync(self._checkpoints)
             except OSError:
@@ -174,7 +178,7 @@ class RunDir:
                 raise
         there = self.checkpoints()
         for old in set(there[:-KEEP_CHECKPOINTS]) - self._for_good(there):
-            _remove(old)
+            remove_checkpoint(old)
 
     def _for_good(self, there: list[Path]) -> set[Path]:
         """Of each env step to keep, the first checkpoint that stands there or later."""
@@ -224,12 +228,12 @@ class RunDir:
         return (self.newest_checkpoint() or (None, None))[1]
 
     def newest_checkpoint(
-        self, updates: int | None = None, among: set[int] | None = None
+        self, updates: int | None = None, but: Set[int] = frozenset()
     ) -> tuple[Path, dict[str, Any]] | None:
-        """(folder, state) of the newest, `among` those env steps, that reads back and, where `updates` is given, stands
-        on so many lines or fewer of metrics.jsonl; None where there is none; ConfigError where none will do."""
+        """(folder, state) of the newest, `but` those at such env steps, that reads back and, where `updates` is given,
+        stands on so many lines or fewer of metrics.jsonl; None where there is none; ConfigError where none will do."""
         failures = []
-        for path in reversed([p for p in self.checkpoints() if among is None or int(p.name) in among]):
+        for path in reversed([p for p in self.checkpoints() if int(p.name) not in but]):
             try:
                 state = read_checkpoint(path)
                 if updates is not None and state["counters"]["update"] > updates:
@@ -279,13 +283,6 @@ def write_bytes(path: Path, content: bytes) -> None:
     except OSError:
         draft.unlink(missing_ok=True)
         raise
-
-
-def _remove(folder: Path) -> None:
-    """Gone at once: what a kill leaves of it is a draft, and no checkpoint that lacks a file."""
-    gone = folder.with_name(f".{folder.name}.old.tmp")
-    os.replace(folder, gone)
-    shutil.rmtree(gone)
 
 
 def _draft(path: Path) -> Path:

@@ -160,13 +160,13 @@ def _checkpoint_is_due(config: RunConfig, saved: int, env_steps: int) -> bool:
     return env_steps // every > saved // every or any(saved < kept <= env_steps for kept in keep)
 
 
-def gone_on_from(config: RunConfig, lines: Sequence[Mapping[str, Any]]) -> set[int] | None:
-    """E of the checkpoints that a run with these records may go on from; None: any. Where columns are seeded anew at
-    each, only those that were due: a longer run has none at a shorter one's end."""
+def passed_over(config: RunConfig, lines: Sequence[Mapping[str, Any]]) -> set[int]:
+    """E of the records whose checkpoints a run must not go on from. Where columns are seeded anew at each, those that
+    were not due: a longer run has none at a shorter one's end."""
     if not _seeds_anew(config):
-        return None
+        return set()
     ends = [0, *(line["env_steps"] for line in lines)]
-    return {0, *(end for before, end in itertools.pairwise(ends) if _checkpoint_is_due(config, before, end))}
+    return {end for before, end in itertools.pairwise(ends) if not _checkpoint_is_due(config, before, end)}
 
 
 def _records(trainer: Trainer, seen: list[Look]) -> Iterator[UpdateRecord]:

@@ -23,7 +23,7 @@ from rl_gns.study.elsewhere import on_the_cluster
 from rl_gns.study.goals import Look, crossings, looks, settled
 from rl_gns.study.notice import Notice, Terminated
 from rl_gns.study.provenance import command
-from rl_gns.study.sitting import BadCheckpoint, BadRows, Began, Checkpoint, Event, gone_on_from, sitting
+from rl_gns.study.sitting import BadCheckpoint, BadRows, Began, Checkpoint, Event, passed_over, sitting
 
 Watch = Callable[[UpdateRecord], None]
 
@@ -104,14 +104,14 @@ class Keeper:
         return _stopped(list(self.run.records()), self._config) is not None
 
     def resume(self) -> tuple[dict[str, Any] | None, list[Look]]:
-        """(state of the newest checkpoint, looks up to it). Lines beyond it are cut off: they will come again."""
+        """(state of the newest checkpoint, looks up to it). What lies beyond it is cut off: it will come again."""
         with understood(self.run.path):
             return self._resume()
 
     def _resume(self) -> tuple[dict[str, Any] | None, list[Look]]:
         lines = list(self.run.records())
-        among = gone_on_from(self._config, lines)
-        self.stands_on, state = self.run.newest_checkpoint(len(lines), among) or (None, None)
+        found = self.run.newest_checkpoint(len(lines), but=passed_over(self._config, lines))
+        self.stands_on, state = found or (None, None)
         if state is not None:
             self._check_generation(state)
         elif len(lines) > 1 and lines[-2]["env_steps"] >= self._config.checkpoint.every_env_steps:
