@@ -170,8 +170,11 @@ def passed_over(config: RunConfig, lines: Sequence[Mapping[str, Any]]) -> set[in
 
 
 def _records(trainer: Trainer, seen: list[Look]) -> Iterator[UpdateRecord]:
-    """The trainer's records with their evaluations, until the budget is spent or every goal is settled."""
+    """The trainer's records with their evaluations, until the budget is spent or every goal is settled: at once, where
+    the looks before this sitting settled them."""
     config, steps = trainer.config, trainer.optimizer_steps
+    if config.stop_at_goal and settled(seen, config):
+        return
     for record in trainer.run():
         record, steps = evaluated(record, trainer, steps), record.optimizer_steps
         yield record
