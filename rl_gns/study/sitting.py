@@ -130,10 +130,14 @@ def _events(trainer: Trainer, seen: list[Look], notice: Callable[[], bool] | Non
 def _unless_given_up(
     trainer: Trainer, records: Iterator[UpdateRecord], notice: Callable[[], bool] | None
 ) -> Iterator[UpdateRecord | Checkpoint]:
-    """The records; where a rollout or its evaluation is given up, the newest copy of the state before it."""
-    copies, before, due = isinstance(notice, Notice) and not _seeds_anew(trainer.config), None, 0.0
+    """The records; where a rollout, its evaluation or a copy is given up, the newest copy of the state before it."""
+    copies = isinstance(notice, Notice) and not _seeds_anew(trainer.config)
+    before, due, record = None, 0.0, None
     while True:
         try:
+            if record is not None and copies and (start := time.monotonic()) >= due:
+                before = Checkpoint(trainer.env_steps, copy.deepcopy(trainer.state()))
+                due = time.monotonic() + (time.monotonic() - start) / COPY_SHARE
             record = next(records, None)
         except Terminated:
             if before is not None:
@@ -144,9 +148,6 @@ def _unless_given_up(
         if notice is not None:
             notice()  # so that the time does not run out for a rollout that has ended
         yield record
-        if copies and (start := time.monotonic()) >= due:
-            before = Checkpoint(trainer.env_steps, copy.deepcopy(trainer.state()))
-            due = time.monotonic() + (time.monotonic() - start) / COPY_SHARE
 
 
 def _seeds_anew(config: RunConfig) -> bool:
