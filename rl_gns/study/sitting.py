@@ -100,7 +100,10 @@ def _restore(trainer: Trainer, state: dict[str, Any]) -> None:
         with np.errstate(divide="raise", over="raise", invalid="raise"):
             trainer.restore(state)
     except (RuntimeError, *DAMAGE) as error:
-        raise BadCheckpoint(f"{type(error).__name__}: {' '.join(str(error).split())[:SAID]}") from error
+        met = error if isinstance(error, DAMAGE) else error.__cause__  # where a learner elsewhere met it
+        if not isinstance(met, DAMAGE) or isinstance(met, ConfigError):
+            raise
+        raise BadCheckpoint(f"{type(met).__name__}: {' '.join(str(met).split())[:SAID]}") from error
 
 
 def _events(trainer: Trainer, seen: list[Look], notice: Callable[[], bool] | None) -> Iterator[Event]:
