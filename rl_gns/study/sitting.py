@@ -7,11 +7,13 @@ Whoever holds the run directory keeps them: `study.train.Keeper`.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,7 @@ import numpy as np
 import envs
 from rl_gns.config import ConfigError, RunConfig
 from rl_gns.learn.learner import Learner, NonFiniteGradient
-from rl_gns.on_disk import DAMAGE
+from rl_gns.on_disk import DAMAGE, understood
 from rl_gns.records import UpdateRecord
 from rl_gns.study.build import learners, make_learner, source
 from rl_gns.study.goals import Look, evaluated, look, settled
@@ -38,8 +40,25 @@ SAID = 200
 """Characters of what a checkpoint is refused for."""
 
 
+FOLDER = "folder"
+"""In a state that was read from a checkpoint: which one."""
+
+
 class BadCheckpoint(ConfigError):
     """It reads back, and no trainer can go on from it: of another version, or changed by hand."""
+
+    @classmethod
+    def of(cls, state: dict[str, Any], met: BaseException) -> BadCheckpoint:
+        """Naming the state's folder, and what was met in it."""
+        said = f"{type(met).__name__}: {' '.join(str(met).split())[:SAID]}"
+        folder = state.get(FOLDER, "a checkpoint") if isinstance(state, dict) else "a checkpoint"
+        return cls(f"{folder}: no trainer can go on from it ({said}); move it away to go on from the one before")
+
+
+def named(folder: Path, state: Any) -> dict[str, Any]:
+    """A checkpoint's state that knows its folder."""
+    with understood(folder):
+        return {**state, FOLDER: str(folder)}
 
 
 @dataclass(frozen=True)
@@ -86,7 +105,8 @@ def sitting(
         with source(config) as segments:
             trainer = Trainer(config, learner, segments)
             if state is not None:
-                _restore(trainer, state)
+                with restoring(state):
+                    trainer.restore(state)
             try:
                 yield from _events(trainer, list(looks), notice)
             except NonFiniteGradient:
@@ -95,15 +115,17 @@ def sitting(
                 raise
 
 
-def _restore(trainer: Trainer, state: dict[str, Any]) -> None:
+@contextlib.contextmanager
+def restoring(state: dict[str, Any]) -> Iterator[None]:
+    """BadCheckpoint where `state` turns out, inside, not to be what a trainer wrote."""
     try:
         with np.errstate(divide="raise", over="raise", invalid="raise"):
-            trainer.restore(state)
+            yield
     except (RuntimeError, *DAMAGE) as error:
         met = error if isinstance(error, DAMAGE) else error.__cause__  # where a learner elsewhere met it
         if not isinstance(met, DAMAGE) or isinstance(met, ConfigError):
             raise
-        raise BadCheckpoint(f"{type(met).__name__}: {' '.join(str(met).split())[:SAID]}") from error
+        raise BadCheckpoint.of(state, met) from error
 
 
 def _events(trainer: Trainer, seen: list[Look], notice: Callable[[], bool] | None) -> Iterator[Event]:
