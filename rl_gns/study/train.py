@@ -109,8 +109,8 @@ class Keeper:
         if found := self.run.newest_checkpoint(len(lines), but=passed_over(self._config, lines)):
             state = named(*found)
             self._check_generation(state)
-        elif len(lines) > 1 and lines[-2]["env_steps"] >= self._config.checkpoint.every_env_steps:
-            words = f"has recorded {lines[-1]['env_steps']:,} env steps, but no checkpoint"
+        elif len(lines) > 1 and lines[-2]["env_steps"] >= (every := self.run.config().checkpoint.every_env_steps):
+            words = f"has recorded {lines[-1]['env_steps']:,} env steps, but no checkpoint, due every {every:,}"
             raise ConfigError(f"--run-dir: {self.run.path} {words}")
         updates = state["counters"]["update"] if state else 0
         self.run.result.unlink(missing_ok=True)
