@@ -49,6 +49,25 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
         raise ValueError(f"damaged ({type(error).__name__}: {error})") from None
 
 
+def put_checkpoint(draft: Path, final: Path) -> None:
+    """The draft takes its place, or another checkpoint's."""
+    if final.exists():
+        remove_checkpoint(final)
+    os.replace(draft, final)
+    descriptor = os.open(final.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_checkpoint(folder: Path) -> None:
+    """Gone at once: what a kill leaves of it is a draft, and no checkpoint that lacks a file."""
+    gone = folder.with_name(f".{folder.name}.old.tmp")
+    os.replace(folder, gone)
+    shutil.rmtree(gone)
+
+
 def _sums(contents: dict[str, bytes]) -> bytes:
     return "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in contents.items()).encode()
 

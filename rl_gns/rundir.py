@@ -11,14 +11,14 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors.numpy import save
 
-from rl_gns.checkpoint import read_checkpoint, write_checkpoint
+from rl_gns.checkpoint import put_checkpoint, read_checkpoint, remove_checkpoint, write_checkpoint
 from rl_gns.config import ConfigError, RunConfig, first_difference, identity
 from rl_gns.config_file import load, to_toml
 from rl_gns.config_rules import validate
@@ -45,12 +45,13 @@ class RunDir:
         self.metrics = self.path / "metrics.jsonl"
         self.result = self.path / "result.json"
         self._checkpoints = self.path / "checkpoints"
-        self._keep: tuple[int, ...] = ()
+        self._config: RunConfig | None = None
         self._log: Any = None
         self._lock: Any = None
 
     def open(self, config: RunConfig) -> None:
-        """Make the directory, or check that it holds the same experiment; ConfigError says what differs.
+        """Make the directory, or check that it holds the same experiment; ConfigError says what differs. config.toml
+        is that of the sitting before, until one begins or the run is over.
 
         A directory that cannot be written is the user's mistake and named here, before anything is computed. So is one
         in the directory that Ray unpacks a job's upload into: it is thrown away, and another job would not find it.
@@ -67,18 +68,20 @@ class RunDir:
             self._lock = take_lock(self.path / ".lock", self.path)
             self._check_config(config)  # another process may just have made it
             self._clear_drafts()
-            write_text(self.path / "config.toml", to_toml(config))
-            self._keep = config.checkpoint.keep
+            self._config = config
+            if not (self.path / "config.toml").exists():
+                self._write_config()
         except OSError as error:
             raise ConfigError(f"--run-dir: {self.path}: {error.strerror}; give one that can be written") from None
 
     def note_sitting(self, provenance: dict[str, Any]) -> None:
-        """Add where this sitting's numbers come from to provenance.json, one entry a sitting."""
+        """It begins: add where its numbers come from to provenance.json, one entry a sitting, and write its config."""
         path = self.path / "provenance.json"
         sittings = read_json(path) if path.exists() else []
         if not isinstance(sittings, list):
             raise ConfigError(f"{path}: not the list of sittings that it should be; move it away to go on")
         with self._writing():
+            self._write_config()
             write_json(path, [*sittings, provenance])
 
     def in_use(self) -> bool:
@@ -104,8 +107,11 @@ class RunDir:
         for draft in self._checkpoints.glob(".*.tmp"):
             shutil.rmtree(draft)
 
+    def _write_config(self) -> None:
+        write_text(self.path / "config.toml", to_toml(self._config))
+
     def config(self) -> RunConfig:
-        """The configuration that the run was started with."""
+        """The configuration of the run's last sitting."""
         if not (self.path / "config.toml").is_file():
             raise ConfigError(f"{self.path}: no run here (config.toml is missing)")
         config = load(self.path / "config.toml")
@@ -145,7 +151,8 @@ class RunDir:
                     before = record
 
     def cut_back(self, updates: int) -> None:
-        """Keep the first `updates` lines of metrics.jsonl."""
+        """Keep the first `updates` lines of metrics.jsonl, and no checkpoint beyond them: it would be taken for one of
+        the newest two."""
         kept = [json.dumps(record, allow_nan=False) for record in self.records() if record["update"] < updates]
         if [json.loads(line)["update"] for line in kept] != list(range(updates)):
             words = f"its lines are not updates 0 to {updates - 1}, which the checkpoint needs"
@@ -153,7 +160,10 @@ class RunDir:
         if self._log is not None:  # it is open on the file that is now replaced
             self._log.close()
             self._log = None
+        stands_at = json.loads(kept[-1])["env_steps"] if kept else 0
         with self._writing():
+            for beyond in [path for path in self.checkpoints() if int(path.name) > stands_at]:
+                remove_checkpoint(beyond)
             write_text(self.metrics, "".join(line + "\n" for line in kept))
 
     def save_checkpoint(self, env_steps: int, state: dict[str, Any]) -> None:
@@ -165,25 +175,24 @@ class RunDir:
         with self._writing():
             try:
                 write_checkpoint(draft, state)
-                if final.exists():
-                    _remove(final)
-                os.replace(draft, final)
-                _sync(self._checkpoints)
+                put_checkpoint(draft, final)
             except OSError:
                 shutil.rmtree(draft, ignore_errors=True)
                 raise
         there = self.checkpoints()
         for old in set(there[:-KEEP_CHECKPOINTS]) - self._for_good(there):
-            _remove(old)
+            remove_checkpoint(old)
 
     def _for_good(self, there: list[Path]) -> set[Path]:
         """Of each env step to keep, the first checkpoint that stands there or later."""
-        later = [[path for path in there if int(path.name) >= kept] for kept in self._keep]
+        keep = self._config.checkpoint.keep if self._config else ()
+        later = [[path for path in there if int(path.name) >= kept] for kept in keep]
         return {paths[0] for paths in later if paths}
 
     def save_result(self, result: RunResult) -> None:
         """Written last: its presence means that the run finished."""
         with self._writing():
+            self._write_config()
             write_json(self.result, result)
 
     def save_bad_rows(self, rows: dict[str, np.ndarray]) -> None:
@@ -219,17 +228,17 @@ class RunDir:
             return []
         return sorted(p for p in self._checkpoints.iterdir() if re.fullmatch(r"\d{12}", p.name))
 
-    def load_checkpoint(self, updates: int | None = None) -> dict[str, Any] | None:
+    def load_checkpoint(self) -> dict[str, Any] | None:
         """The state of `newest_checkpoint`; None where there is none."""
-        return (self.newest_checkpoint(updates) or (None, None))[1]
+        return (self.newest_checkpoint() or (None, None))[1]
 
     def newest_checkpoint(
-        self, updates: int | None = None, among: set[int] | None = None
+        self, updates: int | None = None, but: Set[int] = frozenset()
     ) -> tuple[Path, dict[str, Any]] | None:
-        """(folder, state) of the newest, `among` those env steps, that reads back and, where `updates` is given, stands
-        on so many lines or fewer of metrics.jsonl; None where there is none; ConfigError where none will do."""
+        """(folder, state) of the newest, `but` those at such env steps, that reads back and, where `updates` is given,
+        stands on so many lines or fewer of metrics.jsonl; None where there is none; ConfigError where none will do."""
         failures = []
-        for path in reversed([p for p in self.checkpoints() if among is None or int(p.name) in among]):
+        for path in reversed([p for p in self.checkpoints() if int(p.name) not in but]):
             try:
                 state = read_checkpoint(path)
                 if updates is not None and state["counters"]["update"] > updates:
@@ -281,20 +290,5 @@ def write_bytes(path: Path, content: bytes) -> None:
         raise
 
 
-def _remove(folder: Path) -> None:
-    """Gone at once: what a kill leaves of it is a draft, and no checkpoint that lacks a file."""
-    gone = folder.with_name(f".{folder.name}.old.tmp")
-    os.replace(folder, gone)
-    shutil.rmtree(gone)
-
-
 def _draft(path: Path) -> Path:
     return path.with_name(f".{path.name}.tmp")
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

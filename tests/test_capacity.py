@@ -19,7 +19,7 @@ from tiny import CARTPOLE, PONG, config, replaced
 
 from rl_gns.distributed import session
 from rl_gns.records import to_json
-from rl_gns.study import capacity
+from rl_gns.study import capacity, machine_limits
 from rl_gns.study.bench_components import Components, serialised_bytes
 from rl_gns.study.build import STORE_BLOCKS
 from rl_gns.study.capacity import Cluster, arrival, order_statistic, predict
@@ -207,10 +207,12 @@ def test_the_learner_is_timed_without_that_copy():
 
 
 @pytest.mark.cluster
-def test_rates_are_measured_on_real_actors():
+def test_rates_are_measured_on_real_actors(monkeypatch):
     """All positive and of the right order; the parts of a block are no longer than the block."""
     run = config(CARTPOLE)
+    monkeypatch.setattr(machine_limits, "memory_bytes", lambda: 3 << 30)
     found = measured(run, 1.0)
+    assert found.memory_bytes == 3 << 30, "what a cgroup allows"
     rows = run.batch.segment_steps * run.rollout.columns_per_collector
     assert 0 < rows / found.emulation + rows / found.inference < 3 * found.block_seconds
     assert 1e-5 < found.handling_seconds < 0.1 and found.handling_seconds_per_actor < 1e-3

@@ -21,7 +21,9 @@ from tiny import CARTPOLE, config, finished
 from rl_gns.config import ConfigError
 from rl_gns.config_file import to_toml
 from rl_gns.rundir import RunDir
+from rl_gns.study.sitting import Began
 from rl_gns.study.train import Keeper
+from rl_gns.study.train import train as train_here
 
 ROLLOUT = 4096
 FEW = config(CARTPOLE, {**CHEAP, "batch": {**CHEAP["batch"], "size": ROLLOUT}, "total_env_steps": 2 * ROLLOUT})
@@ -96,3 +98,26 @@ def test_lines_that_a_checkpoint_must_have_stood_before_are_not_thrown_away(tmp_
         keeper.resume()
     keeper.close()
     assert updates(keeper.run.path) == 2
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["none was due", "they are gone"])
+def test_lines_are_judged_by_the_interval_that_they_were_written_with(lost, tmp_path):
+    """And not by the next sitting's, however often it is tried: a smaller one locks no run out, a larger one begins
+    none anew."""
+    before, after = (100_000, 100) if not lost else (100, 100_000)
+    first, then = (config(CARTPOLE, {"checkpoint": {"every_env_steps": every}}) for every in (before, after))
+    keeper = Keeper(first, tmp_path / "run")
+    keeper.open()
+    keeper.keep(Began({}))
+    for record in finished(first)[1]:
+        keeper.keep(record)
+    keeper.close()
+    for _ in range(2):
+        again = Keeper(then, tmp_path / "run")
+        again.open()
+        if lost:
+            with pytest.raises(ConfigError, match=r"but no checkpoint, due every 100$"):
+                again.resume()
+        again.close()
+    assert lost or train_here(then, tmp_path / "run")["env_steps"] >= then.total_env_steps
+    assert again.run.config() == (first if lost else then)

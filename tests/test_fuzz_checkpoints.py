@@ -5,17 +5,21 @@ import re
 import shutil
 
 import pytest
+import torch
 from damage import changed_arrays, damaged_json, fuzz, wrecks, writes_only_below
 from hypothesis import strategies as st
 from test_fuzz import refused_in_one_line
 from test_fuzz_runs import CASES, GOALS, with_instead
+from test_sweep import Heard
 from tiny import CARTPOLE, config
 
 from rl_gns.checkpoint import FILES, SUMS
+from rl_gns.cli import main
 from rl_gns.config import ConfigError
 from rl_gns.rundir import RunDir
 from rl_gns.study.build import make_learner
-from rl_gns.study.sitting import sitting
+from rl_gns.study.sitting import BadCheckpoint, sitting
+from rl_gns.study.sweep import Cells, crossing_words
 from rl_gns.study.train import train
 from rl_gns.study.verify_resume import first_unequal
 
@@ -85,18 +89,81 @@ def test_a_checkpoint_changed_with_its_sums_is_gone_on_from_or_refused(cases, na
 
 
 def test_a_checkpoint_that_no_trainer_goes_on_from_is_named(clean, tmp_path):
+    """By `train`, and in the last line of what a sweep keeps of a cell; it gives way to the one before by hand."""
     path = shutil.copytree(clean, tmp_path / "run")
     older, newest = RunDir(path).checkpoints()
-    longer, content = config(CARTPOLE, {**GOALS, "total_env_steps": 3000}), (newest / "state.json").read_bytes()
-    named = f"{newest}: no trainer can go on from it (KeyError: 'rng'); move it away to go on from the one before"
+    longer = config(CARTPOLE, {**GOALS, "total_env_steps": 3000})
+    words = f"{newest}: no trainer can go on from it (KeyError: 'rng'); move it away to go on from the one before"
 
     def refused():
-        with pytest.raises(ConfigError, match=f"^{re.escape(named)}$"):
+        with pytest.raises(ConfigError, match=f"^{re.escape(words)}$"):
             train(longer, path)
+        failed = Cells({"run": longer}, tmp_path, Heard(), crossing_words).run(1)
+        assert failed["run"].endswith(f"BadCheckpoint: {words}")
 
-    with_new_sums(newest, "state.json", content.replace(b'"rng"', b'"rnd"'), refused)
+    without(newest, b"rng", refused)
     shutil.rmtree(newest)
     assert train(longer, path)["env_steps"] >= 3000 and older.name < newest.name
+
+
+def without(folder, key, check):
+    """`check` while the checkpoint has no such key, and its sums are right."""
+    content = (folder / "state.json").read_bytes()
+    with_new_sums(folder, "state.json", content.replace(b'"%s"' % key, b'"other"'), check)
+
+
+@pytest.mark.parametrize("more", [[], ["--all"]], ids=["", "all"])
+def test_a_checkpoint_that_cannot_be_measured_is_named(more, clean, capsys):
+    (_, newest) = RunDir(clean).checkpoints()
+
+    def refused():
+        assert main(["measure", "--run-dir", str(clean), "--max-env-steps", "1000", *more]) == 2
+        assert f"{newest}: no trainer can go on from it (KeyError: 'statistics')" in capsys.readouterr().err
+
+    without(newest, b"statistics", refused)
+
+
+def gone_on_from(clean, monkeypatch, error, cause=None):
+    """A sitting whose trainer meets that error where it restores the newest checkpoint."""
+    settings, state = config(CARTPOLE, {**GOALS, "total_env_steps": 1}), RunDir(clean).load_checkpoint()
+
+    def fail(self, state):
+        raise error from cause
+
+    monkeypatch.setattr("rl_gns.trainer.Trainer.restore", fail)
+    list(sitting(settings, make_learner(settings), state, []))
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (ConfigError("--learner.device: 'cuda' is not here"), None),
+        (torch.OutOfMemoryError("CUDA out of memory"), None),
+        (RuntimeError("learner 0 of 2 gave no answer"), None),
+        (RuntimeError("learner 0 of 2 failed"), RuntimeError("Connection closed by peer")),
+    ],
+    ids=["setting", "memory", "silent learner", "learner"],
+)
+def test_what_is_no_fault_of_the_checkpoint_is_not_laid_to_it(clean, monkeypatch, error, cause):
+    """Nobody is told to move a good one away."""
+    with pytest.raises(type(error)) as found:
+        gone_on_from(clean, monkeypatch, error, cause)
+    assert found.value is error
+
+
+def test_damage_that_one_of_several_learners_meets_is_damage(clean, monkeypatch):
+    with pytest.raises(BadCheckpoint, match="KeyError: 'rng'"):
+        gone_on_from(clean, monkeypatch, RuntimeError("learner 0 of 2 failed"), KeyError("rng"))
+
+
+def test_weights_of_another_network_are_damage(clean):
+    settings, state = config(CARTPOLE, {**GOALS, "total_env_steps": 1}), RunDir(clean).load_checkpoint()
+    weights = state["learner"]["network"]
+    name = next(iter(weights))
+    for other in ({**weights, name: weights[name][:-1]}, {k: v for k, v in weights.items() if k != name}):
+        changed = {**state, "learner": {**state["learner"], "network": other}}
+        with pytest.raises(BadCheckpoint, match=f"ValueError: weights of another network: {name}"):
+            list(sitting(settings, make_learner(settings), changed, []))
 
 
 def states(run):

@@ -169,6 +169,16 @@ def test_new_goals_are_read_off_the_old_evaluations_and_trained_for_where_need_b
     assert further["goals"][0] == first["goals"][0] and further["env_steps"] > first["env_steps"]
 
 
+@pytest.mark.parametrize("judged_on", ["training", "evaluation"])
+def test_a_run_killed_between_its_last_checkpoint_and_its_result_ends_where_it_stood(judged_on, tmp_path):
+    changes = {"goals": [12.0], "goals_judged_on": judged_on, "stop_at_goal": True, "total_env_steps": 6000}
+    settings = config(CARTPOLE, changes)
+    result = train(settings, tmp_path)
+    assert result["stopped"] == "goal"
+    (tmp_path / "result.json").unlink()
+    assert train(settings, tmp_path) == result
+
+
 @pytest.mark.parametrize("world", ["Bandit", "EchoedBandit"])
 def test_a_world_whose_episodes_never_end_has_no_goals(world):
     """They would be evaluated for ever."""

@@ -18,6 +18,7 @@ from rl_gns.config_file import from_table
 from rl_gns.distributed import session
 from rl_gns.rundir import RunDir
 from rl_gns.study.build import checked, learners, make_learner, object_store_bytes, source
+from rl_gns.study.sitting import BadCheckpoint, sitting
 from rl_gns.trainer import Trainer
 
 SHARED = {**CARTPOLE, "learners": 2, "noise": {"every": 1, "groups": 8, "across_env_steps": 0}}
@@ -158,6 +159,15 @@ def test_weights_that_diverge_end_the_run_as_with_one_learner(ray_session):
     diverging = shared({"learner": {**SHARED["learner"], "learning_rate": 1e25, "max_skipped_steps": 2}})
     with pytest.raises(NonFiniteGradient, match="learning-rate"):
         on_learners(diverging)
+
+
+@on_cluster
+def test_a_checkpoint_that_the_learners_do_not_understand_is_refused_as_by_one(ray_session):
+    settings = shared()
+    _, state, _ = on_learners(settings, updates=1)
+    del state["learner"]["rng"]
+    with pytest.raises(BadCheckpoint, match="KeyError: 'rng'"):
+        list(sitting(settings, make_learner(settings), state, []))
 
 
 @on_cluster

@@ -63,7 +63,7 @@ def working(title):
 
 
 def weights(path):
-    state = RunDir(path).load_checkpoint(len(list(RunDir(path).records())))
+    _, state = RunDir(path).newest_checkpoint(len(list(RunDir(path).records())))
     return {name: value for name, value in state["learner"]["network"].items()}
 
 
@@ -277,4 +277,5 @@ def test_a_terminated_driver_leaves_no_actor(cluster, tmp_path):
         time.sleep(0.2)
     assert not working("TrainerHost") and not working("CollectorHost")
     records = list(RunDir(path).records())
-    assert RunDir(path).load_checkpoint(len(records))["counters"]["env_steps"] == records[-1]["env_steps"] > 0
+    _, state = RunDir(path).newest_checkpoint(len(records))
+    assert state["counters"]["env_steps"] == records[-1]["env_steps"] > 0

@@ -1,13 +1,17 @@
 """SIGTERM as a notice: where a rollout or its evaluation is given up, and what is on disk then."""
 
+import copy
+import math
 import os
 import signal
 import threading
 import time
+import types
 
 import pytest
 from tiny import CARTPOLE, config, numbers
 
+import rl_gns.study.sitting
 from rl_gns.records import UpdateRecord
 from rl_gns.rundir import RunDir
 from rl_gns.study import notice
@@ -57,6 +61,28 @@ def test_what_takes_too_long_is_given_up_and_the_state_before_it_written(setting
     rest = list(sitting(settings, make_learner(settings), kept.state, []))
     assert records([first, *rest]) == records(whole) and len(records(whole)) == 3
     assert first_unequal(whole[-1].state, rest[-1].state, "checkpoint") is None
+
+
+def test_a_copy_that_takes_too_long_is_given_up_and_the_one_before_it_written(monkeypatch):
+    """The notice's time runs out while the second copy is being made."""
+    settings, copied, found = config(CARTPOLE), [], []
+
+    def slow(state):
+        copied.append(state["counters"]["env_steps"])
+        if len(copied) == 2:
+            terminate()
+            time.sleep(60)
+        return copy.deepcopy(state)
+
+    monkeypatch.setattr(notice, "FINISH_SECONDS", 0.05)
+    monkeypatch.setattr(rl_gns.study.sitting, "COPY_SHARE", math.inf)
+    monkeypatch.setattr(rl_gns.study.sitting, "copy", types.SimpleNamespace(deepcopy=slow))
+    with notice.noticing() as noticed, pytest.raises(notice.Terminated):
+        for event in sitting(settings, make_learner(settings), None, [], noticed):
+            found.append(event)
+    _, first, second, kept = found
+    assert copied == [first.env_steps, second.env_steps]
+    assert kept.env_steps == first.env_steps == kept.state["counters"]["env_steps"]
 
 
 def test_what_is_on_its_way_to_the_disk_is_not_given_up(monkeypatch, tmp_path):

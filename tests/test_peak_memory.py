@@ -1,6 +1,7 @@
 """A rollout's frames are held once, through collecting, probe and update, and from one rollout to the next; with
 several learners more often, and what is refused for want of memory counts that."""
 
+import contextlib
 import dataclasses
 import json
 import re
@@ -9,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny import PONG, config
 
 from rl_gns.config import ConfigError
 from rl_gns.config_file import load, presets
@@ -122,6 +124,31 @@ def test_a_million_env_steps_fit_where_they_were_seen_to(monkeypatch, n_learners
     words = f"makes rollouts of 7 GiB{held} on 1,024 columns of 1 GiB beside"
     with pytest.raises(ConfigError, match=f"--batch.size: 1048576 {re.escape(words)} .* this machine allows {gib}"):
         build.checked(wanted, several_learners=True)
+
+
+@pytest.mark.parametrize(("address", "fits"), [(None, False), ("10.0.0.1:6379", True)], ids=["here", "cluster"])
+def test_a_trainer_on_another_node_holds_no_rollout_here(monkeypatch, address, fits):
+    """With rollout actors on a cluster that the user names: the driver is a program alone. Without, it trains here."""
+    monkeypatch.setattr(build.session, "named", lambda: address)
+    monkeypatch.setattr(build, "memory_bytes", lambda: 2 << 30)
+    with_actors = dataclasses.replace(load(presets()["large_batch"]), actors=4)
+    for wanted, fits_so in ((with_actors, fits), (dataclasses.replace(with_actors, actors=0), False)):
+        with contextlib.nullcontext() if fits_so else pytest.raises(ConfigError, match=r"--batch\.size: 1048576 makes"):
+            build.checked(wanted)
+
+
+@pytest.mark.parametrize(
+    ("changes", "flag"),
+    [({"actors": 64}, "--actors: 64"), ({"learners": 32, "actors": 4}, "--learners: 32")],
+)
+def test_programs_that_do_not_fit_are_named_by_their_number(monkeypatch, changes, flag):
+    """And not by a batch that would fit."""
+    monkeypatch.setattr(build.session, "named", lambda: None)
+    monkeypatch.setattr(build, "memory_bytes", lambda: 10 << 30)
+    changed = {"noise": {"groups": 32, "across_env_steps": 0}, "batch": {**PONG["batch"], "size": 256}}
+    small = config(PONG, changed)
+    with pytest.raises(ConfigError, match=rf"^{flag} makes [0-9.]+ GiB of programs beside rollouts of 0 GiB"):
+        build.checked(dataclasses.replace(small, **changes), several_learners=True)
 
 
 def test_the_memory_of_a_cgroup_and_of_those_above_it(tmp_path):

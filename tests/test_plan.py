@@ -12,6 +12,7 @@ from tiny import CARTPOLE, config, replaced
 
 from rl_gns.cli import main
 from rl_gns.config_file import find
+from rl_gns.study import machine_limits
 from rl_gns.study.build import make_learner
 from rl_gns.study.calibrate import calibrate
 from rl_gns.study.goals import evaluations_due
@@ -153,6 +154,18 @@ def test_the_room_of_this_machine(tmp_path, monkeypatch):
     assert room(one, 1000, 0, tmp_path / "a/b").at_once == cores and room(one, 1, 0, tmp_path).at_once == 1
     crowded = room(replaced(one, actors=3), 10, 2 * cores, tmp_path)
     assert crowded.at_once == 2 * cores and crowded.slowdown == 8 and warnings(crowded, None, None)
+
+
+def test_memory_that_a_cgroup_does_not_allow_is_not_free(monkeypatch, tmp_path):
+    """Whatever the host has; and what is taken on the host is not free, whatever the cgroup allows."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+    def free(allowed):
+        monkeypatch.setattr(machine_limits, "memory_bytes", lambda: allowed)
+        return room(config(CARTPOLE, QUICK), 2, 2, tmp_path)
+
+    assert free(1 << 20).memory_free_bytes == 1 << 20 < free(1 << 60).memory_free_bytes < 1 << 60
+    assert "not even one fits" in warnings(free(1 << 20), 1 << 21, None)[-1]
 
 
 @pytest.mark.cluster

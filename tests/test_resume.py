@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from tiny import PONG, config, numbers, replaced
 
+from rl_gns.config import ConfigError
 from rl_gns.rundir import RunDir
 from rl_gns.study.train import train
 from rl_gns.study.verify_resume import first_unequal
@@ -79,8 +81,6 @@ def test_a_finished_run_is_told_again_and_not_trained(unbroken):
 
 
 def test_a_longer_budget_goes_on_from_the_end(unbroken, tmp_path):
-    import shutil
-
     path = tmp_path / "longer"
     shutil.copytree(unbroken, path)
     longer = [*TRAIN, path]
@@ -95,17 +95,53 @@ def test_checkpoints_lie_at_multiples_of_their_interval(unbroken):
     assert len(names) == 2 and names[-1] >= 16_000 and 12_000 <= names[0] < 13_100
 
 
+def seeded_anew(every, total):
+    exact = {"checkpoint": {"exact_resume": True, "every_env_steps": every}, "total_env_steps": total}
+    return config(PONG, {**exact, "rollout": {**PONG["rollout"], "columns_per_collector": 16}})
+
+
+def ends(path):
+    return [int(folder.name) for folder in RunDir(path).checkpoints()]
+
+
 @pytest.mark.parametrize("first", [300, 900], ids=["before any checkpoint", "behind one"])
 def test_a_longer_budget_is_the_longer_run_where_columns_are_seeded_anew(first, tmp_path):
     """The checkpoint at the shorter run's end is not one that the longer run has."""
-    exact = {"checkpoint": {"exact_resume": True, "every_env_steps": 600}, "total_env_steps": 1100}
-    long = config(PONG, {**exact, "rollout": {**PONG["rollout"], "columns_per_collector": 16}})
+    long = seeded_anew(600, 1100)
     train(long, tmp_path / "long")
     train(replaced(long, total_env_steps=first), tmp_path / "short")
-    ended_at = RunDir(tmp_path / "short").load_checkpoint()["counters"]["env_steps"]
+    (*_, ended_at) = ends(tmp_path / "short")
     assert first <= ended_at < 1100 and ended_at // 600 == first // 600
     train(long, tmp_path / "short")
-    assert lines(tmp_path / "short") == lines(tmp_path / "long")
+    same_runs(tmp_path / "long", tmp_path / "short")
     assert all(record["exact_resume"] for record in RunDir(tmp_path / "long").records())
-    there, here = (RunDir(tmp_path / name).load_checkpoint() for name in ("long", "short"))
+
+
+def same_runs(long, short):
+    assert lines(short) == lines(long)
+    there, here = (RunDir(path).load_checkpoint() for path in (long, short))
     assert first_unequal(there, here, "checkpoint") is None
+
+
+def test_a_budget_that_is_made_longer_again_and_again_is_the_longer_run(tmp_path):
+    """The checkpoints at the ends of the shorter ones do not drive out the one that they all go on from."""
+    long = seeded_anew(1000, 1700)
+    train(long, tmp_path / "long")
+    for longer in (1100, 1400):
+        train(replaced(long, total_env_steps=longer), tmp_path / "short")
+        due, end = ends(tmp_path / "short")
+        assert 1000 <= due < 1100 and longer <= end < 1700
+    train(long, tmp_path / "short")
+    same_runs(tmp_path / "long", tmp_path / "short")
+
+
+def test_lost_lines_are_told_where_columns_are_seeded_anew(tmp_path):
+    """Neither is the run begun anew, nor are its checkpoints driven out."""
+    long = seeded_anew(500, 600)
+    train(long, tmp_path)
+    there, whole = ends(tmp_path), (tmp_path / "metrics.jsonl").read_text().splitlines(keepends=True)
+    for kept in (1, 0):
+        (tmp_path / "metrics.jsonl").write_text("".join(whole[:kept]))
+        with pytest.raises(ConfigError, match=r"no checkpoint can be read \(.* lines of metrics.jsonl"):
+            train(replaced(long, total_env_steps=1700), tmp_path)
+        assert ends(tmp_path) == there and len(lines(tmp_path)) == kept

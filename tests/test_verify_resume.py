@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import os
+import time
+import types
 
 import numpy as np
 import pytest
@@ -13,7 +15,9 @@ from rl_gns.config import ConfigError, config_id
 from rl_gns.learn.learner import Learner
 from rl_gns.rollout.collector import Collector
 from rl_gns.rundir import RunDir
+from rl_gns.study import verify_resume as verify_resume_
 from rl_gns.study.build import checked
+from rl_gns.study.notice import Terminated
 from rl_gns.study.train import train
 from rl_gns.study.verify_resume import first_unequal, verify_resume
 
@@ -22,6 +26,7 @@ QUADRATIC = {
     "batch": {"size": 128},
     "learner": {"optimizer": "sgd", "learning_rate": 0.05, "max_grad_norm": 0.0},
 }
+LEFT_SECONDS = 3
 EXACT = {"checkpoint": {"exact_resume": True}}
 WORLDS = {
     "CartPole": (CARTPOLE, {}, 1500),
@@ -81,6 +86,27 @@ def test_a_run_that_crashes_behind_its_checkpoint_was_not_killed(tmp_path, monke
     with pytest.raises(RuntimeError, match=r"failed by itself \(3\): .*too hot"):
         verify_resume(config(CARTPOLE), 1500, 3000, tmp_path / "both")
     assert RunDir(tmp_path / "both" / "broken").checkpoints()
+
+
+def test_a_run_that_others_kill_before_its_first_checkpoint_is_told(tmp_path, monkeypatch):
+    """As a machine without memory does."""
+    failing(monkeypatch, tmp_path, "import os; os.write(2, b'too large'); os.kill(os.getpid(), 9)")
+    with pytest.raises(RuntimeError, match=r"failed by itself \(-9\): too large"):
+        verify_resume(config(CARTPOLE), 1500, 3000, tmp_path / "both")
+
+
+def test_an_interrupted_look_leaves_no_run_behind(tmp_path, monkeypatch):
+    """SIGTERM while the run that is to be killed has not come far enough: nobody waits for its end."""
+    failing(monkeypatch, tmp_path, f"import time; time.sleep({10 * LEFT_SECONDS})")
+
+    def terminated(seconds):
+        raise Terminated
+
+    monkeypatch.setattr(verify_resume_, "time", types.SimpleNamespace(sleep=terminated))
+    start = time.monotonic()
+    with pytest.raises(Terminated):
+        verify_resume_._train_and_kill(config(CARTPOLE), tmp_path / "broken")
+    assert time.monotonic() - start < LEFT_SECONDS
 
 
 def test_a_run_that_says_much_is_killed_all_the_same(tmp_path, monkeypatch):

@@ -204,7 +204,8 @@ class LearnerGroup:
         return ray.get(calls)
 
     def _explained(self, errors: dict[int, RayError], silent: str) -> Exception:
-        """What to tell the user: a death before what the others said of it, and who said nothing."""
+        """What to tell the user: a death before what the others said of it, and who said nothing. Its cause is the
+        learner's own exception."""
         rank = min(errors, key=lambda r: (isinstance(errors[r], RayTaskError), r))
         error = errors[rank]
         if isinstance(error, RayTaskError):
@@ -215,7 +216,9 @@ class LearnerGroup:
         else:
             what = f"died: {last_words(error)}"
         unheard = f"; {silent} gave no answer" if silent else ""
-        return LearnersFail(f"{self._who(rank)} {what}{unheard}; {GO_ON}")
+        failure = LearnersFail(f"{self._who(rank)} {what}{unheard}; {GO_ON}")
+        failure.__cause__ = getattr(error, "cause", error)
+        return failure
 
     def _who(self, rank: int) -> str:
         return f"learner {rank} of {self._n} ({self._where[rank]})"

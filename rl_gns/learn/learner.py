@@ -242,8 +242,13 @@ class Learner:
         self._rng.bit_generator.state = state["rng"]
 
     def load_policy(self, state: dict[str, Any]) -> None:
-        """The weights and the advantage statistics of `state()`, without the optimizer: enough to measure."""
-        self.network.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in state["network"].items()})
+        """The weights and the advantage statistics of `state()`, without the optimizer: enough to measure. ValueError
+        where the weights are another network's."""
+        weights = {k: torch.from_numpy(np.array(v)) for k, v in state["network"].items()}
+        there, here = ({k: tuple(v.shape) for k, v in each.items()} for each in (weights, self.network.state_dict()))
+        if other := dict(there.items() ^ here.items()):
+            raise ValueError(f"weights of another network: {', '.join(sorted(other))}")
+        self.network.load_state_dict(weights)
         self.statistics.restore(state["statistics"])
         self.version = state["version"]
 

@@ -56,23 +56,35 @@ def checked(config: RunConfig, several_learners: bool = False) -> RunConfig:
 
 
 def _check_memory(config: RunConfig) -> None:
-    """What this machine holds of a rollout, its processes, and its columns must fit; the learners and columns of a
-    cluster may be on other nodes."""
+    """What this machine holds of a rollout, its processes, and its columns must fit; the learners, columns and trainer
+    of a cluster may be on other nodes."""
     on_cluster, several = session.named() is not None, config.learners > 1
-    copies = copies_held(config.learners) - (several and on_cluster)
+    elsewhere = on_cluster and config.actors > 0
+    copies = 0.0 if elsewhere and not several else copies_held(config.learners) - (several and on_cluster)
     columns = config.collectors(config.batch_cap) * config.rollout.columns_per_collector
-    alive = 0.0 if config.actors > 0 and on_cluster else columns * COLUMN_BYTES
-    processes = 1 if on_cluster else 1 + config.actor_cpus + several * config.learners
-    wanted, memory = copies * rollout_bytes(config) + processes * PROCESS_BYTES, memory_bytes()
-    if wanted + alive > memory:
-        advice = "" if wanted > memory else "; a larger --rollout.waves keeps fewer columns alive"
+    alive = 0.0 if elsewhere else columns * COLUMN_BYTES
+    programs = (1 if on_cluster else 1 + config.actor_cpus + several * config.learners) * PROCESS_BYTES
+    rollouts, memory = copies * rollout_bytes(config), memory_bytes()
+    if rollouts + programs + alive > memory:
         held = f" ({copies:.3g} copies with {config.learners} learners)" if several else ""
-        rollout, programs = rollout_bytes(config) / 2**30, processes * PROCESS_BYTES / 2**30
-        raise ConfigError(
-            f"--{_cap_key(config)}: {config.batch_cap} makes rollouts of {rollout:,.0f} GiB{held} on {columns:,} "
-            f"columns of {alive / 2**30:,.0f} GiB beside {programs:,.1f} GiB of programs, and this machine allows "
-            f"{memory / 2**30:,.1f}{advice}"
-        )
+        data = f"rollouts of {rollout_bytes(config) / 2**30:,.0f} GiB{held} on {columns:,} columns of "
+        data, of_programs = data + f"{alive / 2**30:,.0f} GiB", f"{programs / 2**30:,.1f} GiB of programs"
+        advice = "" if rollouts + programs > memory else "; a larger --rollout.waves keeps fewer columns alive"
+        cause = f"--{_cap_key(config)}: {config.batch_cap} makes {data} beside {of_programs}"
+        if programs > max(PROCESS_BYTES, rollouts + alive):
+            cause = f"{_most_processes(config)} makes {of_programs} beside {data}"
+        raise ConfigError(f"{cause}, and this machine allows {memory / 2**30:,.1f}{advice}")
+
+
+def _most_processes(config: RunConfig) -> str:
+    """The flag that asks for the most, with its value."""
+    asked = {
+        "actors": config.actors,
+        "learners": config.learners,
+        "rollout.inference-actors": config.rollout.inference_actors,
+    }
+    name = max(asked, key=lambda each: asked[each])
+    return f"--{name}: {asked[name]}"
 
 
 def copies_held(learners: int) -> float:

@@ -78,7 +78,7 @@ class Rates:
     column_bytes: int
     """Of a column."""
     memory_bytes: int
-    """Of this machine."""
+    """That this machine, or the cgroup here, allows."""
     copying_seconds: float | None = None
     """Of the driver's one thread for a block, to copy it to its place in the rollout. None: rates kept before it was
     timed, whose `learner` has it in it."""

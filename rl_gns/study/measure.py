@@ -25,6 +25,7 @@ from rl_gns.rollout.generations import MEASURED_ON
 from rl_gns.rollout.sources import SegmentSource
 from rl_gns.rundir import RunDir, write_json
 from rl_gns.study.build import checked, make_learner, source
+from rl_gns.study.sitting import named, restoring
 
 LOOK_GROWTH = 1.5
 """The interval is looked at when the rollouts have grown by this factor: each look is a chance to stop on luck."""
@@ -59,7 +60,8 @@ def measure(
     start = time.perf_counter()
     learner = make_learner(config)
     if state is not None:
-        learner.load_policy(state["learner"])
+        with restoring(state):
+            learner.load_policy(state["learner"])
     with source(config) as segments:
         segments.restore(None, generation=MEASURED_ON)
         segments.publish(learner.weights(), learner.version)
@@ -200,12 +202,12 @@ def newest_policy(path: Path, actors: int) -> tuple[RunConfig, dict[str, Any]]:
     """A run's settings, but for `actors`, one learner and no chaos, and its newest checkpoint; ConfigError: it has
     none."""
     run = RunDir(path)
-    config, state = run.config(), run.load_checkpoint()
-    if state is None:
+    config, found = run.config(), run.newest_checkpoint()
+    if found is None:
         raise ConfigError(
             f"--run-dir: {path} has no checkpoint yet; train it first, or measure a fresh policy with --env"
         )
-    return dataclasses.replace(config, actors=actors, learners=1, chaos=ChaosConfig()), state
+    return dataclasses.replace(config, actors=actors, learners=1, chaos=ChaosConfig()), named(*found)
 
 
 def measure_run(path: Path, max_env_steps: int, precision: float, actors: int, watch: Watch) -> Measurement:

@@ -28,6 +28,7 @@ from rl_gns.rollout.sources import LocalSource, SegmentSource
 from rl_gns.study.build import checked, make_learner, source
 from rl_gns.study.measure import burnt_in, newest_policy
 from rl_gns.study.replay import noise_split
+from rl_gns.study.sitting import restoring
 
 HELD_OUT_ENV_STEPS = 8192
 """Env steps that judge each step of the line search and make v (a guess between error and time); at least two rollouts.
@@ -51,7 +52,8 @@ def measure_all(
     start = time.perf_counter()
     learner = make_learner(config)
     if state is not None:
-        learner.restore(state["learner"])
+        with restoring(state):
+            learner.restore(state["learner"])
     study = _Study(config, learner, hessian, held_out_env_steps)
     with source(config) as segments:
         segments.restore(None, generation=MEASURED_ON)

@@ -18,6 +18,7 @@ from rl_gns.config_file import shown
 from rl_gns.distributed import session
 from rl_gns.learn.model import one_thread
 from rl_gns.rollout.collector import Collector
+from rl_gns.study import machine_limits
 from rl_gns.study.bench_components import Components
 from rl_gns.study.build import object_store_bytes
 from rl_gns.study.capacity import Rates
@@ -74,7 +75,7 @@ def measured(config: RunConfig, seconds: float, watch: Callable[[str], None] = l
         weights_bytes=sum(array.nbytes for array in weights.values()),
         valid_share=valid,
         column_bytes=column_bytes,
-        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        memory_bytes=machine_limits.memory_bytes(),
         **hosting,
     )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rl_gns.config import ConfigError, RunConfig
 from rl_gns.distributed import session, tasks
+from rl_gns.study import machine_limits
 from rl_gns.study.sweep import together
 
 
@@ -85,11 +86,11 @@ def _cpus(here: Room) -> str:
 
 
 def _memory_free() -> int:
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """Of the machine, and no more than this process may use."""
+    meminfo = Path("/proc/meminfo")
+    lines = meminfo.read_text().splitlines() if meminfo.exists() else []
+    free = [int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:")]
+    return min([*free, machine_limits.memory_bytes()])
 
 
 def _disk_free(home: Path) -> int:

@@ -7,11 +7,13 @@ Whoever holds the run directory keeps them: `study.train.Keeper`.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,7 @@ import numpy as np
 import envs
 from rl_gns.config import ConfigError, RunConfig
 from rl_gns.learn.learner import Learner, NonFiniteGradient
-from rl_gns.on_disk import DAMAGE
+from rl_gns.on_disk import DAMAGE, understood
 from rl_gns.records import UpdateRecord
 from rl_gns.study.build import learners, make_learner, source
 from rl_gns.study.goals import Look, evaluated, look, settled
@@ -38,8 +40,25 @@ SAID = 200
 """Characters of what a checkpoint is refused for."""
 
 
+FOLDER = "folder"
+"""In a state that was read from a checkpoint: which one."""
+
+
 class BadCheckpoint(ConfigError):
     """It reads back, and no trainer can go on from it: of another version, or changed by hand."""
+
+    @classmethod
+    def of(cls, state: dict[str, Any], met: BaseException) -> BadCheckpoint:
+        """Naming the state's folder, and what was met in it."""
+        said = f"{type(met).__name__}: {' '.join(str(met).split())[:SAID]}"
+        folder = state.get(FOLDER, "a checkpoint") if isinstance(state, dict) else "a checkpoint"
+        return cls(f"{folder}: no trainer can go on from it ({said}); move it away to go on from the one before")
+
+
+def named(folder: Path, state: Any) -> dict[str, Any]:
+    """A checkpoint's state that knows its folder."""
+    with understood(folder):
+        return {**state, FOLDER: str(folder)}
 
 
 @dataclass(frozen=True)
@@ -86,7 +105,8 @@ def sitting(
         with source(config) as segments:
             trainer = Trainer(config, learner, segments)
             if state is not None:
-                _restore(trainer, state)
+                with restoring(state):
+                    trainer.restore(state)
             try:
                 yield from _events(trainer, list(looks), notice)
             except NonFiniteGradient:
@@ -95,12 +115,17 @@ def sitting(
                 raise
 
 
-def _restore(trainer: Trainer, state: dict[str, Any]) -> None:
+@contextlib.contextmanager
+def restoring(state: dict[str, Any]) -> Iterator[None]:
+    """BadCheckpoint where `state` turns out, inside, not to be what a trainer wrote."""
     try:
         with np.errstate(divide="raise", over="raise", invalid="raise"):
-            trainer.restore(state)
+            yield
     except (RuntimeError, *DAMAGE) as error:
-        raise BadCheckpoint(f"{type(error).__name__}: {' '.join(str(error).split())[:SAID]}") from error
+        met = error if isinstance(error, DAMAGE) else error.__cause__  # where a learner elsewhere met it
+        if not isinstance(met, DAMAGE) or isinstance(met, ConfigError):
+            raise
+        raise BadCheckpoint.of(state, met) from error
 
 
 def _events(trainer: Trainer, seen: list[Look], notice: Callable[[], bool] | None) -> Iterator[Event]:
@@ -130,10 +155,14 @@ def _events(trainer: Trainer, seen: list[Look], notice: Callable[[], bool] | Non
 def _unless_given_up(
     trainer: Trainer, records: Iterator[UpdateRecord], notice: Callable[[], bool] | None
 ) -> Iterator[UpdateRecord | Checkpoint]:
-    """The records; where a rollout or its evaluation is given up, the newest copy of the state before it."""
-    copies, before, due = isinstance(notice, Notice) and not _seeds_anew(trainer.config), None, 0.0
+    """The records; where a rollout, its evaluation or a copy is given up, the newest copy of the state before it."""
+    copies = isinstance(notice, Notice) and not _seeds_anew(trainer.config)
+    before, due, record = None, 0.0, None
     while True:
         try:
+            if record is not None and copies and (start := time.monotonic()) >= due:
+                before = Checkpoint(trainer.env_steps, copy.deepcopy(trainer.state()))
+                due = time.monotonic() + (time.monotonic() - start) / COPY_SHARE
             record = next(records, None)
         except Terminated:
             if before is not None:
@@ -144,9 +173,6 @@ def _unless_given_up(
         if notice is not None:
             notice()  # so that the time does not run out for a rollout that has ended
         yield record
-        if copies and (start := time.monotonic()) >= due:
-            before = Checkpoint(trainer.env_steps, copy.deepcopy(trainer.state()))
-            due = time.monotonic() + (time.monotonic() - start) / COPY_SHARE
 
 
 def _seeds_anew(config: RunConfig) -> bool:
@@ -160,18 +186,21 @@ def _checkpoint_is_due(config: RunConfig, saved: int, env_steps: int) -> bool:
     return env_steps // every > saved // every or any(saved < kept <= env_steps for kept in keep)
 
 
-def gone_on_from(config: RunConfig, lines: Sequence[Mapping[str, Any]]) -> set[int] | None:
-    """E of the checkpoints that a run with these records may go on from; None: any. Where columns are seeded anew at
-    each, only those that were due: a longer run has none at a shorter one's end."""
+def passed_over(config: RunConfig, lines: Sequence[Mapping[str, Any]]) -> set[int]:
+    """E of the records whose checkpoints a run must not go on from. Where columns are seeded anew at each, those that
+    were not due: a longer run has none at a shorter one's end."""
     if not _seeds_anew(config):
-        return None
+        return set()
     ends = [0, *(line["env_steps"] for line in lines)]
-    return {0, *(end for before, end in itertools.pairwise(ends) if _checkpoint_is_due(config, before, end))}
+    return {end for before, end in itertools.pairwise(ends) if not _checkpoint_is_due(config, before, end)}
 
 
 def _records(trainer: Trainer, seen: list[Look]) -> Iterator[UpdateRecord]:
-    """The trainer's records with their evaluations, until the budget is spent or every goal is settled."""
+    """The trainer's records with their evaluations, until the budget is spent or every goal is settled: at once, where
+    the looks before this sitting settled them."""
     config, steps = trainer.config, trainer.optimizer_steps
+    if config.stop_at_goal and settled(seen, config):
+        return
     for record in trainer.run():
         record, steps = evaluated(record, trainer, steps), record.optimizer_steps
         yield record

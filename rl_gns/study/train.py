@@ -23,7 +23,7 @@ from rl_gns.study.elsewhere import on_the_cluster
 from rl_gns.study.goals import Look, crossings, looks, settled
 from rl_gns.study.notice import Notice, Terminated
 from rl_gns.study.provenance import command
-from rl_gns.study.sitting import BadCheckpoint, BadRows, Began, Checkpoint, Event, gone_on_from, sitting
+from rl_gns.study.sitting import BadRows, Began, Checkpoint, Event, named, passed_over, sitting
 
 Watch = Callable[[UpdateRecord], None]
 
@@ -53,9 +53,6 @@ def train(
         if notice is not None and notice() and not keeper.complete():
             raise Terminated
         return keeper.finish()
-    except BadCheckpoint as error:
-        words = f"{keeper.stands_on}: no trainer can go on from it ({error})"
-        raise ConfigError(f"{words}; move it away to go on from the one before") from None
     except NonFiniteGradient as error:
         words = f"{error}; the first such minibatch, if one was caught, is {path}/{BAD_ROWS}"
         raise NonFiniteGradient(words) from None
@@ -84,8 +81,6 @@ class Keeper:
     ):
         self.run, self._config, self._watch, self._origin = RunDir(path), config, watch, origin
         self._gauges = Gauges(path, config.env, config.seed)
-        self.stands_on: Path | None = None
-        """The checkpoint that the last sitting went on from."""
 
     def open(self) -> None:
         """Take the directory; ConfigError where another process has it, or another experiment lies there. A run with
@@ -104,18 +99,18 @@ class Keeper:
         return _stopped(list(self.run.records()), self._config) is not None
 
     def resume(self) -> tuple[dict[str, Any] | None, list[Look]]:
-        """(state of the newest checkpoint, looks up to it). Lines beyond it are cut off: they will come again."""
+        """(state of the newest checkpoint, looks up to it). What lies beyond it is cut off: it will come again."""
         with understood(self.run.path):
             return self._resume()
 
     def _resume(self) -> tuple[dict[str, Any] | None, list[Look]]:
         lines = list(self.run.records())
-        among = gone_on_from(self._config, lines)
-        self.stands_on, state = self.run.newest_checkpoint(len(lines), among) or (None, None)
-        if state is not None:
+        state = None
+        if found := self.run.newest_checkpoint(len(lines), but=passed_over(self._config, lines)):
+            state = named(*found)
             self._check_generation(state)
-        elif len(lines) > 1 and lines[-2]["env_steps"] >= self._config.checkpoint.every_env_steps:
-            words = f"has recorded {lines[-1]['env_steps']:,} env steps, but no checkpoint"
+        elif len(lines) > 1 and lines[-2]["env_steps"] >= (every := self.run.config().checkpoint.every_env_steps):
+            words = f"has recorded {lines[-1]['env_steps']:,} env steps, but no checkpoint, due every {every:,}"
             raise ConfigError(f"--run-dir: {self.run.path} {words}")
         updates = state["counters"]["update"] if state else 0
         self.run.result.unlink(missing_ok=True)

@@ -95,14 +95,16 @@ def _train_and_kill(config: RunConfig, path: Path) -> None:
     command = [sys.executable, "-m", "rl_gns", "train", "--config", str(file), "--run-dir", str(path), "--json"]
     with tempfile.TemporaryFile() as said:  # no pipe, which would be full some day
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said) as process:
-            while not _beyond_a_checkpoint(RunDir(path)) and process.poll() is None:
-                time.sleep(LOOK_SECONDS)
-            process.kill()
+            try:
+                while not _beyond_a_checkpoint(RunDir(path)) and process.poll() is None:
+                    time.sleep(LOOK_SECONDS)
+            finally:  # the end of `with` waits for it
+                process.kill()
         said.seek(0)
         last = said.read().decode(errors="replace").strip().splitlines()[-LAST_WORDS:]
     if process.returncode == 0:
         raise ConfigError("--then: it ended before it could be killed; give more env steps")
-    if process.returncode != -signal.SIGKILL:
+    if process.returncode != -signal.SIGKILL or not _beyond_a_checkpoint(RunDir(path)):
         raise RuntimeError(f"the run that was to be killed failed by itself ({process.returncode}): {' '.join(last)}")
 
 
