@@ -11,7 +11,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Set
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -233,12 +233,12 @@ class RunDir:
         return (self.newest_checkpoint() or (None, None))[1]
 
     def newest_checkpoint(
-        self, updates: int | None = None, but: Set[int] = frozenset()
+        self, updates: int | None = None, among: Callable[[int], bool] = lambda env_steps: True
     ) -> tuple[Path, dict[str, Any]] | None:
-        """(folder, state) of the newest, `but` those at such env steps, that reads back and, where `updates` is given,
-        stands on so many lines or fewer of metrics.jsonl; None where there is none; ConfigError where none will do."""
+        """(folder, state) of the newest, `among` those at such E, that reads back and, where `updates` is given, stands
+        on so many lines or fewer of metrics.jsonl; None where there is none; ConfigError where none will do."""
         failures = []
-        for path in reversed([p for p in self.checkpoints() if int(p.name) not in but]):
+        for path in reversed([p for p in self.checkpoints() if among(int(p.name))]):
             try:
                 state = read_checkpoint(path)
                 if updates is not None and state["counters"]["update"] > updates:

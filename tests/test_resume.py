@@ -14,6 +14,7 @@ from tiny import PONG, config, numbers, replaced
 
 from rl_gns.config import ConfigError
 from rl_gns.rundir import RunDir
+from rl_gns.study.sitting import gone_on_from
 from rl_gns.study.train import train
 from rl_gns.study.verify_resume import first_unequal
 
@@ -145,3 +146,12 @@ def test_lost_lines_are_told_where_columns_are_seeded_anew(tmp_path):
         with pytest.raises(ConfigError, match=r"no checkpoint can be read \(.* lines of metrics.jsonl"):
             train(replaced(long, total_env_steps=1700), tmp_path)
         assert ends(tmp_path) == there and len(lines(tmp_path)) == kept
+
+
+def test_a_checkpoint_at_no_records_end_is_passed_over_where_columns_are_seeded_anew():
+    """It is another stream's, unless its records are lost."""
+    records = [{"env_steps": end} for end in (256, 512, 768)]
+    asked = (0, 256, 512, 600, 768, 769)
+    among = gone_on_from(seeded_anew(500, 1000), records)
+    assert [env_steps for env_steps in asked if among(env_steps)] == [0, 512, 769]
+    assert all(map(gone_on_from(config(PONG), records), asked))

@@ -186,13 +186,15 @@ def _checkpoint_is_due(config: RunConfig, saved: int, env_steps: int) -> bool:
     return env_steps // every > saved // every or any(saved < kept <= env_steps for kept in keep)
 
 
-def passed_over(config: RunConfig, lines: Sequence[Mapping[str, Any]]) -> set[int]:
-    """E of the records whose checkpoints a run must not go on from. Where columns are seeded anew at each, those that
-    were not due: a longer run has none at a shorter one's end."""
+def gone_on_from(config: RunConfig, lines: Sequence[Mapping[str, Any]]) -> Callable[[int], bool]:
+    """Whether a run with these records may go on from a checkpoint at such an E. Where columns are seeded anew at each,
+    only from those that were due: a longer run has none at a shorter one's end. One beyond the records is asked too:
+    that they are lost is to be told."""
     if not _seeds_anew(config):
-        return set()
+        return lambda env_steps: True
     ends = [0, *(line["env_steps"] for line in lines)]
-    return {end for before, end in itertools.pairwise(ends) if not _checkpoint_is_due(config, before, end)}
+    due = {0, *(end for before, end in itertools.pairwise(ends) if _checkpoint_is_due(config, before, end))}
+    return lambda env_steps: env_steps in due or env_steps > ends[-1]
 
 
 def _records(trainer: Trainer, seen: list[Look]) -> Iterator[UpdateRecord]:

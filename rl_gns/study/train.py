@@ -23,7 +23,7 @@ from rl_gns.study.elsewhere import on_the_cluster
 from rl_gns.study.goals import Look, crossings, looks, settled
 from rl_gns.study.notice import Notice, Terminated
 from rl_gns.study.provenance import command
-from rl_gns.study.sitting import BadRows, Began, Checkpoint, Event, named, passed_over, sitting
+from rl_gns.study.sitting import BadRows, Began, Checkpoint, Event, gone_on_from, named, sitting
 
 Watch = Callable[[UpdateRecord], None]
 
@@ -106,7 +106,7 @@ class Keeper:
     def _resume(self) -> tuple[dict[str, Any] | None, list[Look]]:
         lines = list(self.run.records())
         state = None
-        if found := self.run.newest_checkpoint(len(lines), but=passed_over(self._config, lines)):
+        if found := self.run.newest_checkpoint(len(lines), gone_on_from(self._config, lines)):
             state = named(*found)
             self._check_generation(state)
         elif len(lines) > 1 and lines[-2]["env_steps"] >= (every := self.run.config().checkpoint.every_env_steps):
