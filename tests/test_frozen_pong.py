@@ -36,7 +36,7 @@ SETTINGS = {
     "learner": {"threads": 1},
 }
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
 
 
 def frozen_policy():
