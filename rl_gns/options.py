@@ -232,7 +232,7 @@ class DoctorOptions:
 
 @dataclass(frozen=True)
 class SelftestOptions:
-    """Hold the instrument against known answers: no game, one core, under a minute. Exit code 1 if anything is off."""
+    """Hold the instrument against known answers: no game, one core, about a minute. Exit code 1 if anything is off."""
 
     json: bool = False
     """Print the result as one JSON object."""
