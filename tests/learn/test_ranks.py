@@ -202,7 +202,7 @@ from pathlib import Path
 from rl_gns.learn.ranks import Ranks
 rank, host, own = int(sys.argv[1]), *sys.argv[2:]
 listening = socket.create_server((host, 29400)) if rank == 0 else None
-ranks = Ranks(rank, 2, host, 29400, own, 60.0, listening=listening)
+ranks = Ranks(rank, 2, host, 29400, own, 150.0, listening=listening)
 total = ranks.sum([rank + 1.0]).tolist()
 rows = [line.split() for line in Path("/proc/self/net/tcp").read_text().splitlines()[1:]]
 doors = [row[1].split(":") for row in rows if row[3] == "0A"]
@@ -213,8 +213,8 @@ print(json.dumps([total, os.environ.get("GLOO_SOCKET_IFNAME"), sorted(doors)]), 
 TWO_NODES = """
 set -e
 worker="ssh -q -i {base}/user_key -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null root@{worker}"
-$worker "cd {root} && PYTHONPATH={root} timeout 100 {python} {base}/meet.py 1 {head} {worker}" </dev/null &
-PYTHONPATH={root} timeout 100 {python} {base}/meet.py 0 {head} {head}
+$worker "cd {root} && PYTHONPATH={root} timeout 180 {python} {base}/meet.py 1 {head} {worker}" </dev/null &
+PYTHONPATH={root} timeout 180 {python} {base}/meet.py 0 {head} {head}
 wait $!
 """
 
@@ -230,7 +230,7 @@ def test_ranks_on_two_nodes_meet_each_on_its_own_interface(tmp_path):
     (tmp_path / "meet.py").write_text(MEET)
     namespace.prepare(tmp_path, dict.fromkeys(("head", "worker"), tmp_path))
     script = TWO_NODES.format(**names, worker=namespace.WORKER)
-    done = namespace.inside(tmp_path, script, root, {**os.environ, "OMP_NUM_THREADS": "1"}, timeout=200)
+    done = namespace.inside(tmp_path, script, root, {**os.environ, "OMP_NUM_THREADS": "1"}, timeout=400)
     assert done.returncode == 0, done.stdout
     found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[[")]
     assert sorted(found) == [[[3.0], "wire0", [namespace.HEAD]], [[3.0], "wire1", [namespace.WORKER]]]
