@@ -5,11 +5,11 @@
     keeps what comes               <------ items, what it has to say    <------ blocks
 
 The learner's node is one with a GPU where the learner may use one (`auto`: if one is free; `cuda` waits for it), else
-the driver's own. The actor takes the CPUs of its threads there, as far as they leave one to every rollout actor: those
-are spread over what is left. It owns them: when it ends, however it ends, they end. Where its process is lost (its node
-died), another trainer starts with what `given()` then says, at most `tasks.RETRIES` times. An exception of its own is
-raised here as it was there. The last argument of its work tells it when to end early: its node is being drained, or the
-driver says so.
+the driver's own. The actor takes the CPUs of its threads there (one where it has learners of its own), as far as they
+leave one to every rollout actor: those are spread over what is left. It owns them: when it ends, however it ends, they
+end. Where its process is lost (its node died), another trainer starts with what `given()` then says, at most
+`tasks.RETRIES` times. An exception of its own is raised here as it was there. The last argument of its work tells it
+when to end early: its node is being drained, or the driver says so.
 """
 
 from __future__ import annotations
@@ -63,6 +63,8 @@ class Wanted:
     """Of the learner; 0: as many as its node has CPUs."""
     actors: int
     """That the run will start, a CPU each."""
+    learns: bool = True
+    """False: learners of its own do, among `actors`, and it takes one CPU whatever their threads."""
 
 
 class TrainerHost:
@@ -165,7 +167,7 @@ def _place(wanted: Wanted) -> tuple[dict[str, Any], int]:
         options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(here, soft=True)
     most = min(int(nodes[id].get("CPU", 0)) for id in with_gpu or [here if here in nodes else next(iter(nodes))])
     spare = int(sum(has.get("CPU", 0) for has in nodes.values())) - wanted.actors
-    return options | {"num_cpus": max(0, min(threads or most, most, spare))}, threads
+    return options | {"num_cpus": max(0, min((threads or most) if wanted.learns else 1, most, spare))}, threads
 
 
 def _with_gpu(nodes: dict[str, dict[str, float]], device: str) -> list[str]:

@@ -1,0 +1,60 @@
+"""What the trainer takes of a cluster, and leaves: CPUs for its learners' GPUs, for other people's work, and their room
+when its process is lost. The GPUs are Ray's word alone."""
+
+import sys
+
+import pytest
+from cluster_host import OPEN, hosted
+from tiny import CARTPOLE, config
+
+from rl_gns.config import RunConfig
+from rl_gns.config_file import from_table
+from rl_gns.distributed import session
+from rl_gns.study.build import checked
+from rl_gns.study.elsewhere import _wanted
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(600)]
+ALL = {"learner": {"device": "cpu", "threads": 0}, "actors": 1}
+ONE, SHARED = config(CARTPOLE, ALL), {"learners": 2, "noise": {"across_env_steps": 0}}
+TWO = checked(from_table(ALL | SHARED, from_table(CARTPOLE, RunConfig())), several_learners=True)
+
+
+@pytest.fixture(scope="module")
+def joined(tmp_path_factory):
+    """The host; the head has 4 CPUs and 2 GPUs, another node 4 CPUs; this process has joined them."""
+    import ray
+
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import the tests
+    with hosted(tmp_path_factory.mktemp("nodes")) as host, pytest.MonkeyPatch.context() as patch:
+        head = host.ask("add", "head", num_cpus=4, num_gpus=2)
+        host.ask("add", "other", num_cpus=4)
+        for key, value in OPEN.items():
+            patch.setenv(key, value)
+        patch.setenv("RAY_ADDRESS", head["address"])
+        patch.delenv("OMP_NUM_THREADS", raising=False)
+        with session.start(0, 0):
+            yield host
+
+
+def there(wanted, work=lambda ends: iter([None])):
+    """What the work of such a trainer gives."""
+    from rl_gns.distributed import trainer_actor
+
+    return [told.value for told in trainer_actor.events(work, tuple, wanted, lambda: False)]
+
+
+def room_of_learners(ends):
+    """Whether two learners with a GPU each find room."""
+    from ray.util.placement_group import placement_group, remove_placement_group
+
+    group = placement_group([{"CPU": 1.0, "GPU": 1.0}] * 2, strategy="PACK")
+    yield group.wait(20)
+    remove_placement_group(group)
+
+
+def test_a_trainer_of_several_learners_leaves_the_cpus_of_their_gpus(joined):
+    from rl_gns.distributed import trainer_actor
+
+    assert there(_wanted(TWO), room_of_learners) == [True]
+    taken = [trainer_actor._place(_wanted(settings))[0]["num_cpus"] for settings in (ONE, TWO)]
+    assert taken == [4, 1]
