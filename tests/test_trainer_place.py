@@ -1,7 +1,11 @@
 """What the trainer takes of a cluster, and leaves: CPUs for its learners' GPUs, for other people's work, and their room
 when its process is lost. The GPUs are Ray's word alone."""
 
+import contextlib
+import os
 import sys
+import threading
+import time
 
 import pytest
 from cluster_host import OPEN, hosted
@@ -21,19 +25,18 @@ TWO = checked(from_table(ALL | SHARED, from_table(CARTPOLE, RunConfig())), sever
 
 @pytest.fixture(scope="module")
 def joined(tmp_path_factory):
-    """The host; the head has 4 CPUs and 2 GPUs, another node 4 CPUs; this process has joined them."""
+    """Name -> node; the head has 4 CPUs and 2 GPUs, the other 4 CPUs; this process has joined them."""
     import ray
 
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import the tests
     with hosted(tmp_path_factory.mktemp("nodes")) as host, pytest.MonkeyPatch.context() as patch:
-        head = host.ask("add", "head", num_cpus=4, num_gpus=2)
-        host.ask("add", "other", num_cpus=4)
+        nodes = {"head": host.ask("add", "head", num_cpus=4, num_gpus=2), "other": host.ask("add", "other", num_cpus=4)}
         for key, value in OPEN.items():
             patch.setenv(key, value)
-        patch.setenv("RAY_ADDRESS", head["address"])
+        patch.setenv("RAY_ADDRESS", nodes["head"]["address"])
         patch.delenv("OMP_NUM_THREADS", raising=False)
         with session.start(0, 0):
-            yield host
+            yield nodes
 
 
 def there(wanted, work=lambda ends: iter([None])):
@@ -58,3 +61,49 @@ def test_a_trainer_of_several_learners_leaves_the_cpus_of_their_gpus(joined):
     assert there(_wanted(TWO), room_of_learners) == [True]
     taken = [trainer_actor._place(_wanted(settings))[0]["num_cpus"] for settings in (ONE, TWO)]
     assert taken == [4, 1]
+
+
+class Busy:
+    def here(self):
+        return True
+
+
+@contextlib.contextmanager
+def held(node, seconds=1e4, **resources):
+    """Somebody has so much of that node, for so long."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    there = NodeAffinitySchedulingStrategy(node["id"], soft=False)
+    busy = ray.remote(Busy).options(scheduling_strategy=there, **resources).remote()
+    assert ray.get(busy.here.remote())
+    timer = threading.Timer(seconds, lambda: ray.kill(busy))
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        ray.kill(busy)
+
+
+def test_a_trainer_takes_the_cpus_that_are_free_and_does_not_wait_for_the_others(joined):
+    from rl_gns.distributed import trainer_actor
+
+    with held(joined["head"], 40, num_cpus=1):
+        start = time.monotonic()
+        assert trainer_actor._place(_wanted(ONE))[0]["num_cpus"] == 3
+        assert there(_wanted(ONE)) == [None] and time.monotonic() - start < 35
+
+
+def has_gpu(ends):
+    yield bool(os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+
+def test_a_learner_on_auto_waits_for_a_gpu_where_no_cpu_is_free_either(joined, caplog):
+    from rl_gns.distributed import trainer_actor
+
+    auto = trainer_actor.Wanted("auto", 0, 1)
+    with held(joined["head"], num_gpus=2, num_cpus=2):
+        assert there(auto, has_gpu) == [False] and "no GPU of the cluster is free" in caplog.text
+    with held(joined["head"], 10, num_gpus=2, num_cpus=4):
+        assert there(auto, has_gpu) == [True]

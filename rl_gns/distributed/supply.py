@@ -52,8 +52,8 @@ def free_cpus(without: Container[str]) -> int:
     return sum(int(free.get(kind, 0)) for node, free in per_node.items() if node not in without)
 
 
-def free_gpus() -> dict[str, float]:
-    """Node id -> GPUs that nobody holds."""
+def free(kind: str) -> dict[str, int]:
+    """Node id -> whole ones of that resource that nobody holds; of a node that holds all it may be missing."""
     from ray._private.state import available_resources_per_node
 
-    return {node: free.get("GPU", 0.0) for node, free in available_resources_per_node().items()}
+    return {node: int(has.get(kind, 0)) for node, has in available_resources_per_node().items()}
