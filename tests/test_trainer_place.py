@@ -3,19 +3,23 @@ when its process is lost. The GPUs are Ray's word alone."""
 
 import contextlib
 import os
+import signal
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 from cluster_host import OPEN, hosted
-from tiny import CARTPOLE, config
+from test_many_nodes import working
+from tiny import CARTPOLE, config, replaced
 
 from rl_gns.config import RunConfig
 from rl_gns.config_file import from_table
 from rl_gns.distributed import session
 from rl_gns.study.build import checked
 from rl_gns.study.elsewhere import _wanted
+from rl_gns.study.train import train
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(600)]
 ALL = {"learner": {"device": "cpu", "threads": 0}, "actors": 1}
@@ -107,3 +111,22 @@ def test_a_learner_on_auto_waits_for_a_gpu_where_no_cpu_is_free_either(joined, c
         assert there(auto, has_gpu) == [False] and "no GPU of the cluster is free" in caplog.text
     with held(joined["head"], 10, num_gpus=2, num_cpus=4):
         assert there(auto, has_gpu) == [True]
+
+
+def test_the_room_of_learners_whose_trainer_is_lost_is_given_back(joined, tmp_path):
+    """Four CPUs are free, as many as the run takes: a trainer, two learners, a rollout actor."""
+    from ray.util import placement_group_table
+
+    settings = replaced(TWO, learner=replace(TWO.learner, threads=1), total_env_steps=30_000)
+    settings, killed = replaced(settings, checkpoint=replace(TWO.checkpoint, every_env_steps=1000)), []
+
+    def look(record):
+        if record.env_steps > 2000 and not killed:
+            killed.extend(working("TrainerHost")[joined["head"]["pid"]])
+            os.kill(killed[0], signal.SIGKILL)
+
+    with held(joined["other"], num_cpus=4):
+        result = train(settings, tmp_path / "run", look)
+    assert result["env_steps"] >= 30_000 and "trainer lost" in [fault["what"] for fault in result["faults"]]
+    rooms = [room for room in placement_group_table().values() if room["name"].startswith("learners of ")]
+    assert len(rooms) == 2 and {room["state"] for room in rooms} == {"REMOVED"}

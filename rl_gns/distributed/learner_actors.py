@@ -25,6 +25,7 @@ from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from rl_gns.config import ConfigError, RunConfig
+from rl_gns.distributed import supply
 from rl_gns.distributed.crew import last_words
 from rl_gns.learn.batch import Batch
 from rl_gns.learn.learner import NonFiniteGradient
@@ -121,7 +122,8 @@ class LearnerGroup:
         each = config.learner.threads or max(1, threads // self._n)
         config = replace(config, learner=replace(config.learner, device=device, threads=each))
         gpus = float(device == "cuda")
-        self._room = placement_group([{"CPU": 1.0, **({"GPU": gpus} if gpus else {})}] * self._n, strategy="PACK")
+        bundles = [{"CPU": 1.0, **({"GPU": gpus} if gpus else {})}] * self._n
+        self._room = placement_group(bundles, strategy="PACK", name=supply.own_room())
         try:
             self._start(config, world, gpus)
         except BaseException:

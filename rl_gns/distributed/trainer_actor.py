@@ -130,6 +130,7 @@ def events(
             lost = Lost(last_words(error))
         finally:
             ray.kill(actor)
+            supply.give_back_room(actor)
         yield lost
     raise TrainerLost(f"the trainer's process was lost {RETRIES + 1} times; the last time: {lost.reason}")
 
