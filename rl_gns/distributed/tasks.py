@@ -13,6 +13,7 @@ itself and one for each of them, so that two jobs never wait for each other's CP
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import traceback
 from collections import Counter, deque
@@ -87,10 +88,11 @@ def shape(nodes: Sequence[float], threads: int, actors: int, at_once: int) -> Sh
     nodes of so many CPUs.
 
     Where there are more jobs than CPUs, each asks for a fraction of one. ConfigError where not even that fits, or where
-    a job, which runs on one node, fits on none.
+    a job's own process, which runs on one node, fits on none; where later nodes count, a warning.
     """
-    cpus, grows = sum(nodes), at_once == 0
-    at_once = at_once or max(1, int(cpus // (threads + actors)))
+    if at_once == 0:
+        return _growing(nodes, threads, actors)
+    cpus = sum(nodes)
     share = min(float(threads), cpus / at_once - actors)
     share = float(int(share)) if share >= 1 else math.floor(share / LEAST_CPUS) * LEAST_CPUS
     if share < LEAST_CPUS:
@@ -103,7 +105,18 @@ def shape(nodes: Sequence[float], threads: int, actors: int, at_once: int) -> Sh
             f"learner.threads: {threads} take {share:g} CPUs of one node, and the largest has {largest:g}; the nearest "
             f"is {max(1, int(largest))}"
         )
-    return Shape(share, actors, at_once, grows)
+    return Shape(share, actors, at_once)
+
+
+def _growing(nodes: Sequence[float], threads: int, actors: int) -> Shape:
+    """Of all the CPUs that it wants: an autoscaler starts nodes for what waits."""
+    if threads > (largest := max(nodes)) or threads + actors > sum(nodes):
+        _LOG.warning(
+            "a cell wants %d CPUs of one node and %d more for its actors; the largest node of the cluster has %g, all "
+            "together have %g: cells wait until others come",
+            *(threads, actors, largest, sum(nodes)),
+        )
+    return Shape(float(threads), actors, max(1, int(sum(nodes) // (threads + actors))), grows=True)
 
 
 def node_cpus() -> list[float]:
@@ -233,3 +246,6 @@ def _last_words(error: Exception) -> str:
     from rl_gns.distributed.crew import last_words
 
     return last_words(error)
+
+
+_LOG = logging.getLogger(__name__)
