@@ -164,6 +164,19 @@ def test_nodes_that_a_cell_fits_on_are_no_warning(caplog):
     assert tasks.shape([0.0, 2.0, 2.0], 2, 2, 0).at_once == 1 and not caplog.messages
 
 
+def test_the_cluster_is_not_asked_for_its_nodes_at_every_item(ray_session, monkeypatch):
+    import ray
+
+    looks, listed = [], tasks.node_cpus
+    monkeypatch.setattr(tasks, "node_cpus", lambda: looks.append(time.monotonic()) or listed())
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    shape, begun = tasks.shape([4], 1, 0, 0), time.monotonic()
+    names = [str(k) for k in range(30)]
+    heard = [what for _, what in tasks.as_tasks(names, jobs, lambda name: ("count", 10), shape)]
+    assert heard.count(tasks.Ended()) == 30 and len(heard) == 330
+    assert len(looks) <= 1 + time.monotonic() - begun
+
+
 class Killer(Heard):
     """Kills the process of the first cell that is past a checkpoint, once."""
 

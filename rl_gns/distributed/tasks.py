@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import time
 import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rl_gns.config import ConfigError
+from rl_gns.distributed import supply
 
 RETRIES = 2
 """How often a job that lost its process starts again (a guess: chance does not strike one job three times)."""
@@ -146,10 +148,10 @@ def _telling(start: Callable[[], Iterator[Any]]) -> Iterator[Item | Ended | Fail
 
 def as_tasks(names: Sequence[str], work: Work, arguments: Arguments, shape: Shape) -> Iterator[Told]:
     """All jobs as tasks of the Ray session that this process is in, as many at a time as `shape` asks for."""
-    waiting, running, losses = deque(names), list[_Task](), Counter[str]()
+    waiting, running, losses, asked = deque(names), list[_Task](), Counter[str](), _Asked(shape)
     try:
         while waiting or running:
-            while waiting and len(running) < shape.asked():
+            while waiting and len(running) < asked():
                 name = waiting.popleft()
                 try:
                     running.append(_Task(name, work, arguments(name), shape))
@@ -170,6 +172,18 @@ def as_tasks(names: Sequence[str], work: Work, arguments: Arguments, shape: Shap
     finally:
         for task in running:
             task.stop()
+
+
+class _Asked:
+    """`Shape.asked`; the cluster is looked at once in `supply.LOOK_SECONDS` at most, however much is told meanwhile."""
+
+    def __init__(self, shape: Shape):
+        self._shape, self._looked, self._said = shape, -math.inf, 0
+
+    def __call__(self) -> int:
+        if time.monotonic() - self._looked >= supply.LOOK_SECONDS:
+            self._looked, self._said = time.monotonic(), self._shape.asked()
+        return self._said
 
 
 def _ready(running: list[_Task]) -> list[_Task]:
