@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import sys
 import threading
 import time
 
@@ -150,6 +151,42 @@ def test_a_learner_that_stands_still_ends_the_run_in_one_line(ray_session, monke
         finally:
             os.kill(pid, signal.SIGKILL)
         assert 15 < time.monotonic() - before < 120
+
+
+class Slow:
+    """A learner whose process takes its time to start."""
+
+    def __init__(self, *given):
+        time.sleep(600)
+
+    def where(self):
+        return "", 0
+
+
+@on_cluster
+def test_learners_that_do_not_start_are_given_up(ray_session, monkeypatch):
+    import ray
+
+    from rl_gns.distributed import learner_actors
+
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import the tests
+    monkeypatch.setattr(learner_actors, "PLACE_SECONDS", 5.0)
+    monkeypatch.setattr(learner_actors, "RankActor", ray.remote(Slow))
+    with pytest.raises(learner_actors.LearnersFail, match="learner 0 of 2 and learner 1 of 2 gave no answer in 5 s"):
+        on_learners(shared())
+
+
+@on_cluster
+def test_a_learner_that_is_silent_once_another_has_answered_is_given_up(ray_session, monkeypatch):
+    """As one that stands still after the ranks have met for the last time in an update."""
+    from rl_gns.distributed.learner_actors import LearnersFail
+
+    settings = shared()
+    with learners(settings, make_learner(settings)) as group:
+        monkeypatch.setattr(group, "_stall_seconds", 5.0)
+        group._actors[1].__ray_call__.remote(lambda host: time.sleep(60))
+        with pytest.raises(LearnersFail, match=r"learner 1 of 2 \(pid \d+ on .*\) gave no answer in 5 s; the same"):
+            group._all("bad_rows")
 
 
 @on_cluster

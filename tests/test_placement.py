@@ -60,12 +60,19 @@ def test_cells_wait_for_a_node_that_comes_and_use_it(joined, tmp_path):
     assert raylets >= {node["pid"] for node in nodes.values()}, "and of no other cluster of this machine, if it is idle"
 
 
-def test_a_cell_that_fits_on_no_node_is_one_line(joined, tmp_path):
-    settings = config(CARTPOLE, QUICK | {"goals": [10_000.0], "learner": {"threads": 2}})
+def test_a_cell_that_fits_on_no_node_waits_for_one_that_comes(joined, tmp_path, caplog):
+    host, nodes = joined
+    settings = config(CARTPOLE, QUICK | {"goals": [10_000.0], "total_env_steps": 6000, "learner": {"threads": 2}})
+    grid = Grid((64,), (1e-3,), "sqrt", (0, 1))
     with pytest.raises(
         ConfigError, match=r"learner\.threads: 2 take 2 CPUs of one node, and the largest has 1; the nearest is 1"
     ):
-        sweep(settings, Grid((64,), (1e-3,), "sqrt", (0, 1)), tmp_path, Heard())
+        sweep(settings, grid, tmp_path / "now", Heard(), cells_at_once=1)
+    timer = threading.Timer(5.0, lambda: nodes.update(wide=host.ask("add", "wide", num_cpus=2)))
+    timer.start()
+    assert sweep(settings, grid, tmp_path / "later", Heard()).failed == {} and "wide" in nodes
+    assert caplog.text.count("a cell wants 2 CPUs of one node") == 1
+    host.ask("remove", "wide")
 
 
 class Busy:

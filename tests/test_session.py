@@ -132,6 +132,27 @@ with start(1, 0) as session:
     assert "ConnectionError" in said and "RAY_AUTH_MODE is token here" in said
 
 
+def test_the_interfaces_that_the_user_names_reach_every_process_of_a_cluster(tmp_path, short_tmp):
+    """One is exported where the driver starts, the other is the job's own, which Ray lets nobody give twice."""
+    guest = """
+from rl_gns.distributed.session import INTERFACES, start
+with start(1, 0):
+    import os, ray
+    print(ray.get(ray.remote(lambda names: [os.environ.get(name) for name in names]).remote(INTERFACES)))
+"""
+    job = json.dumps({"runtime_env": {"env_vars": {"NCCL_SOCKET_IFNAME": "wire1"}}, "metadata": {}})
+    named = {"GLOO_SOCKET_IFNAME": "wire0", "NCCL_SOCKET_IFNAME": "wire1", "RAY_JOB_CONFIG_JSON_ENV_VAR": job}
+    code = f"""
+import os, subprocess, sys
+from rl_gns.distributed.session import start
+with start(1, 0) as session:
+    env = os.environ | {named!r} | {{"RAY_ADDRESS": session.address}}
+    print(subprocess.run([sys.executable, "-c", {guest!r}], env=env, check=True, capture_output=True, text=True).stdout)
+"""
+    done = run(code, tmp_path, short_tmp)
+    assert "['wire0', 'wire1']" in done.stdout, done.stderr
+
+
 def test_a_long_tmpdir_is_replaced_and_said(tmp_path, monkeypatch, caplog):
     from rl_gns.distributed import session
 

@@ -127,7 +127,7 @@ def test_in_turn_tells_the_same(tmp_path):
         (8, 2, 0, 5, (1.0, 5)),
         (6, 1, 2, 0, (1.0, 2)),
         (6, 1, 1, 4, (0.5, 4)),
-        (1, 2, 0, 0, (1.0, 1)),
+        (1, 2, 0, 1, (1.0, 1)),
     ],
 )
 def test_jobs_share_the_cpus(cpus, threads, actors, at_once, expected):
@@ -141,13 +141,40 @@ def test_more_actors_than_cpus_is_one_line():
         tasks.shape([4, 2], 1, 2, 3)
 
 
-@pytest.mark.parametrize("at_once", [0, 2])
-def test_a_cell_that_fits_on_no_node_is_one_line(at_once):
-    assert tasks.shape([2.0] * 8, 2, 0, 0).at_once == 8
+def test_a_cell_that_fits_on_no_node_is_one_line():
     with pytest.raises(
         ConfigError, match=r"learner\.threads: 4 take 4 CPUs of one node, and the largest has 2; .* is 2"
     ):
-        tasks.shape([2.0] * 8, 4, 0, at_once)
+        tasks.shape([2.0] * 8, 4, 0, 2)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "threads", "actors"), [([0.0], 1, 0), ([1.0], 1, 1), ([1.0], 2, 0), ([2.0] * 8, 4, 0), ([2.0, 1.0], 2, 2)]
+)
+def test_where_later_nodes_count_a_cell_that_fits_on_none_waits_for_one(caplog, nodes, threads, actors):
+    """All of what it wants is asked for, so that an autoscaler starts a node that has it."""
+    shape = tasks.shape(nodes, threads, actors, 0)
+    assert (shape.cpus, shape.actors, shape.grows) == (threads, actors, True) and shape.at_once >= 1
+    (said,) = caplog.messages
+    assert said.startswith(f"a cell wants {threads} CPUs of one node and {actors} more for its actors")
+
+
+def test_nodes_that_a_cell_fits_on_are_no_warning(caplog):
+    assert tasks.shape([2.0] * 8, 2, 0, 0).at_once == 8
+    assert tasks.shape([0.0, 2.0, 2.0], 2, 2, 0).at_once == 1 and not caplog.messages
+
+
+def test_the_cluster_is_not_asked_for_its_nodes_at_every_item(ray_session, monkeypatch):
+    import ray
+
+    looks, listed = [], tasks.node_cpus
+    monkeypatch.setattr(tasks, "node_cpus", lambda: looks.append(time.monotonic()) or listed())
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    shape, begun = tasks.shape([4], 1, 0, 0), time.monotonic()
+    names = [str(k) for k in range(30)]
+    heard = [what for _, what in tasks.as_tasks(names, jobs, lambda name: ("count", 10), shape)]
+    assert heard.count(tasks.Ended()) == 30 and len(heard) == 330
+    assert len(looks) <= 1 + time.monotonic() - begun
 
 
 class Killer(Heard):

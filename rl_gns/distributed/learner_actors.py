@@ -25,6 +25,7 @@ from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from rl_gns.config import ConfigError, RunConfig
+from rl_gns.distributed import supply
 from rl_gns.distributed.crew import last_words
 from rl_gns.learn.batch import Batch
 from rl_gns.learn.learner import NonFiniteGradient
@@ -36,7 +37,7 @@ from rl_gns.records import GroupMoments
 from rl_gns.segments import SegmentBlock
 
 PLACE_SECONDS = 120.0
-"""For the cluster to find room for all learners at once (a guess)."""
+"""For the cluster to find room for all learners at once, and then for one more of them to start (a guess)."""
 DEATH_SECONDS = 5.0
 """So long an error waits for word of a death that would explain it (Ray tells of one in well under a second)."""
 LOOPBACK = "127.0.0.1"
@@ -121,7 +122,8 @@ class LearnerGroup:
         each = config.learner.threads or max(1, threads // self._n)
         config = replace(config, learner=replace(config.learner, device=device, threads=each))
         gpus = float(device == "cuda")
-        self._room = placement_group([{"CPU": 1.0, **({"GPU": gpus} if gpus else {})}] * self._n, strategy="PACK")
+        bundles = [{"CPU": 1.0, **({"GPU": gpus} if gpus else {})}] * self._n
+        self._room = placement_group(bundles, strategy="PACK", name=supply.own_room())
         try:
             self._start(config, world, gpus)
         except BaseException:
@@ -135,7 +137,7 @@ class LearnerGroup:
             bundle = PlacementGroupSchedulingStrategy(self._room, placement_group_bundle_index=rank)
             options = RankActor.options(num_gpus=gpus, scheduling_strategy=bundle)
             self._actors.append(options.remote(config, rank, world))
-        places = self._answers([actor.where.remote() for actor in self._actors])  # Ray tells who does not start
+        places = self._answers([actor.where.remote() for actor in self._actors], PLACE_SECONDS)
         self._where = [f"pid {pid} on {ip}" for ip, pid in places]
         host = LOOPBACK if len({ip for ip, _ in places}) == 1 else places[0][0]
         port = self._alone(self._actors[:1], "listen", host)[0]
@@ -189,12 +191,13 @@ class LearnerGroup:
 
     def _answers(self, calls: list[ray.ObjectRef], seconds: float | None = None) -> list[Any]:
         """One of each of the first len(calls) ranks; the first that fails, or `seconds` without an answer, ends the
-        wait for the others."""
+        wait for the others. None: the first takes as long as it takes, since ranks wait for each other."""
         waiting, errors = list(calls), {}
         while waiting:
             done, waiting = ray.wait(waiting, num_returns=1, timeout=DEATH_SECONDS if errors else seconds)
             if not done:
                 break
+            seconds = seconds or self._stall_seconds
             errors |= {calls.index(call): error for call in done if (error := _error(call)) is not None}
         silent = " and ".join(self._who(calls.index(call)) for call in waiting)
         if errors:
@@ -221,7 +224,8 @@ class LearnerGroup:
         return failure
 
     def _who(self, rank: int) -> str:
-        return f"learner {rank} of {self._n} ({self._where[rank]})"
+        where = f" ({self._where[rank]})" if self._where[rank] else ""
+        return f"learner {rank} of {self._n}{where}"
 
     def _catch_bad_rows(self) -> None:
         parts = [part for part in self._alone(self._actors, "bad_rows") if part is not None]

@@ -13,6 +13,8 @@
   Ray prints the death of a worker all the same, on standard output (2.60): `_hushed` keeps that free for --json.
 - An object store of what is in flight, at least 80 MB: Ray's default of 30 % of the memory.
 - RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO=1: since Ray 2.56 an actor without a GPU still sees all of them.
+- On a cluster that is joined it, and the user's GLOO_ and NCCL_SOCKET_IFNAME, travel in the runtime environment: no
+  other variable of this process reaches an actor.
 - On leaving, the environment is put back, and only a session that was started here is shut down.
 """
 
@@ -34,6 +36,7 @@ from types import ModuleType
 
 LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 CPU_SEES_NO_GPU = "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"
+INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 MIN_OBJECT_STORE = 80_000_000  # bytes; Ray refuses less than 75 MiB
 LONGEST_BASE = 103 - len("/gns-12345678/r/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
 
@@ -53,10 +56,14 @@ def named() -> str | None:
 def forget_rays_threads() -> None:
     """In a job of `ray job submit`: unset the OMP_NUM_THREADS=1 that Ray gives to every entrypoint (2.60), unless the
     job's own runtime environment says so. It is nobody's wish, and would be the learner's threads."""
-    if (job := os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR")) and os.environ.get("OMP_NUM_THREADS") == "1":
-        own = (json.loads(job).get("runtime_env") or {}).get("env_vars") or {}
-        if "OMP_NUM_THREADS" not in own:
-            del os.environ["OMP_NUM_THREADS"]
+    if (own := _of_the_job()) is not None and os.environ.get("OMP_NUM_THREADS") == "1" and "OMP_NUM_THREADS" not in own:
+        del os.environ["OMP_NUM_THREADS"]
+
+
+def _of_the_job() -> dict[str, str] | None:
+    """The variables that the runtime environment of this `ray job submit` sets everywhere; None: this is no job."""
+    job = os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR")
+    return (json.loads(job).get("runtime_env") or {}).get("env_vars") or {} if job else None
 
 
 @contextlib.contextmanager
@@ -78,7 +85,7 @@ def start(n_cpus: int, object_store_bytes: int, address: str | None = None) -> I
             on_leaving.callback(os.environ.pop, key, None)
         os.environ.update(settings)
         ray = _import_ray()
-        options = {"runtime_env": {"env_vars": {CPU_SEES_NO_GPU: "1"}}} if CPU_SEES_NO_GPU in settings else {}
+        options = {"runtime_env": {"env_vars": passed_on}} if (passed_on := _passed_on(settings)) else {}
         if private:  # the workers inherit our environment
             options = {"num_cpus": n_cpus, "object_store_memory": max(object_store_bytes, MIN_OBJECT_STORE)}
             options |= {"include_dashboard": False, "_temp_dir": f"{temp_dir}/r"}  # made 777 by Ray
@@ -158,6 +165,12 @@ def _settings(private: bool) -> dict[str, str]:
         if user.get("RAY_AUTH_MODE", "token").lower() == "token" and not token_given:
             wanted["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     return {key: value for key, value in wanted.items() if key not in user}
+
+
+def _passed_on(settings: dict[str, str]) -> dict[str, str]:
+    """Variables for every process on a cluster that is joined; Ray refuses those that the job gives it already."""
+    given, ours = _of_the_job() or {}, {CPU_SEES_NO_GPU: "1"} if CPU_SEES_NO_GPU in settings else {}
+    return ours | {key: os.environ[key] for key in INTERFACES if key in os.environ and key not in given}
 
 
 def _import_ray() -> ModuleType:

@@ -1,4 +1,4 @@
-"""What the cluster has for actors, asked of Ray's control service: nodes that are to go, and what is free.
+"""What the cluster has for actors, asked of Ray's control service: nodes that are to go, what is free, what is kept.
 
 A node is drained by `ray drain-node`, by an autoscaler that scales down, and by `ray start --block` at SIGTERM, as a
 pod of KubeRay has it (Ray 2.60: 30 s). Ray then starts nothing more on it, and leaves what runs there to its owner:
@@ -7,9 +7,11 @@ to `crew`. The notices of EC2 and Compute Engine are heard by nobody: a spot VM 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Container
+from typing import Any
 
 LOOK_SECONDS = 1.0
 """The cluster is asked at most this often (a guess)."""
@@ -52,8 +54,27 @@ def free_cpus(without: Container[str]) -> int:
     return sum(int(free.get(kind, 0)) for node, free in per_node.items() if node not in without)
 
 
-def free_gpus() -> dict[str, float]:
-    """Node id -> GPUs that nobody holds."""
+def free(kind: str) -> dict[str, int]:
+    """Node id -> whole ones of that resource that nobody holds; of a node that holds all it may be missing."""
     from ray._private.state import available_resources_per_node
 
-    return {node: free.get("GPU", 0.0) for node, free in available_resources_per_node().items()}
+    return {node: int(has.get(kind, 0)) for node, has in available_resources_per_node().items()}
+
+
+def own_room() -> str:
+    """Name of the placement group that this process's learners share; empty where it is no actor's."""
+    import ray
+
+    return _room(id) if (id := ray.get_runtime_context().get_actor_id()) else ""
+
+
+def give_back_room(actor: Any) -> None:
+    """Remove what an actor has left under its `own_room`: one whose process is lost keeps it until its job ends."""
+    from ray.util.placement_group import get_placement_group, remove_placement_group
+
+    with contextlib.suppress(ValueError):  # there is none
+        remove_placement_group(get_placement_group(_room(actor._actor_id.hex())))
+
+
+def _room(actor_id: str) -> str:
+    return f"learners of {actor_id}"

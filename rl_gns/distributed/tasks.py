@@ -13,7 +13,9 @@ itself and one for each of them, so that two jobs never wait for each other's CP
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
+import time
 import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +23,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rl_gns.config import ConfigError
+from rl_gns.distributed import supply
 
 RETRIES = 2
 """How often a job that lost its process starts again (a guess: chance does not strike one job three times)."""
@@ -87,10 +90,11 @@ def shape(nodes: Sequence[float], threads: int, actors: int, at_once: int) -> Sh
     nodes of so many CPUs.
 
     Where there are more jobs than CPUs, each asks for a fraction of one. ConfigError where not even that fits, or where
-    a job, which runs on one node, fits on none.
+    a job's own process, which runs on one node, fits on none; where later nodes count, a warning.
     """
-    cpus, grows = sum(nodes), at_once == 0
-    at_once = at_once or max(1, int(cpus // (threads + actors)))
+    if at_once == 0:
+        return _growing(nodes, threads, actors)
+    cpus = sum(nodes)
     share = min(float(threads), cpus / at_once - actors)
     share = float(int(share)) if share >= 1 else math.floor(share / LEAST_CPUS) * LEAST_CPUS
     if share < LEAST_CPUS:
@@ -103,7 +107,18 @@ def shape(nodes: Sequence[float], threads: int, actors: int, at_once: int) -> Sh
             f"learner.threads: {threads} take {share:g} CPUs of one node, and the largest has {largest:g}; the nearest "
             f"is {max(1, int(largest))}"
         )
-    return Shape(share, actors, at_once, grows)
+    return Shape(share, actors, at_once)
+
+
+def _growing(nodes: Sequence[float], threads: int, actors: int) -> Shape:
+    """Of all the CPUs that it wants: an autoscaler starts nodes for what waits."""
+    if threads > (largest := max(nodes)) or threads + actors > sum(nodes):
+        _LOG.warning(
+            "a cell wants %d CPUs of one node and %d more for its actors; the largest node of the cluster has %g, all "
+            "together have %g: cells wait until others come",
+            *(threads, actors, largest, sum(nodes)),
+        )
+    return Shape(float(threads), actors, max(1, int(sum(nodes) // (threads + actors))), grows=True)
 
 
 def node_cpus() -> list[float]:
@@ -133,10 +148,10 @@ def _telling(start: Callable[[], Iterator[Any]]) -> Iterator[Item | Ended | Fail
 
 def as_tasks(names: Sequence[str], work: Work, arguments: Arguments, shape: Shape) -> Iterator[Told]:
     """All jobs as tasks of the Ray session that this process is in, as many at a time as `shape` asks for."""
-    waiting, running, losses = deque(names), list[_Task](), Counter[str]()
+    waiting, running, losses, asked = deque(names), list[_Task](), Counter[str](), _Asked(shape)
     try:
         while waiting or running:
-            while waiting and len(running) < shape.asked():
+            while waiting and len(running) < asked():
                 name = waiting.popleft()
                 try:
                     running.append(_Task(name, work, arguments(name), shape))
@@ -157,6 +172,18 @@ def as_tasks(names: Sequence[str], work: Work, arguments: Arguments, shape: Shap
     finally:
         for task in running:
             task.stop()
+
+
+class _Asked:
+    """`Shape.asked`; the cluster is looked at once in `supply.LOOK_SECONDS` at most, however much is told meanwhile."""
+
+    def __init__(self, shape: Shape):
+        self._shape, self._looked, self._said = shape, -math.inf, 0
+
+    def __call__(self) -> int:
+        if time.monotonic() - self._looked >= supply.LOOK_SECONDS:
+            self._looked, self._said = time.monotonic(), self._shape.asked()
+        return self._said
 
 
 def _ready(running: list[_Task]) -> list[_Task]:
@@ -233,3 +260,6 @@ def _last_words(error: Exception) -> str:
     from rl_gns.distributed.crew import last_words
 
     return last_words(error)
+
+
+_LOG = logging.getLogger(__name__)

@@ -4,12 +4,12 @@
     events(work, given, wanted)    ------> work(*given): starts them    ------> collect
     keeps what comes               <------ items, what it has to say    <------ blocks
 
-The learner's node is one with a GPU where the learner may use one (`auto`: if one is free; `cuda` waits for it), else
-the driver's own. The actor takes the CPUs of its threads there, as far as they leave one to every rollout actor: those
-are spread over what is left. It owns them: when it ends, however it ends, they end. Where its process is lost (its node
-died), another trainer starts with what `given()` then says, at most `tasks.RETRIES` times. An exception of its own is
-raised here as it was there. The last argument of its work tells it when to end early: its node is being drained, or the
-driver says so.
+The learner's node is one with a GPU where the learner may use one (`auto`: if one is free, or no CPU is; `cuda` waits
+for it), else the driver's own. The actor takes the CPUs of its threads there (one where it has learners of its own), as
+far as they are free and leave one to every rollout actor: those are spread over what is left. It owns them: when it
+ends, however it ends, they end. Where its process is lost (its node died), another trainer starts with what `given()`
+then says, at most `tasks.RETRIES` times. An exception of its own is raised here as it was there. The last argument of
+its work tells it when to end early: its node is being drained, or the driver says so.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SLOW_START_SECONDS = 60.0
 """Then the driver says what it waits for; an actor starts in 5 to 15 s (measured on 2 cores)."""
 
 FREE_SECONDS = 5.0
-"""`auto` looks for a free GPU so long: one that was just given back is free after a second or so (a guess)."""
+"""Free GPUs and CPUs are looked for so long: one that was just given back is free after a second or so (a guess)."""
 
 
 class TrainerLost(RuntimeError):
@@ -63,6 +63,8 @@ class Wanted:
     """Of the learner; 0: as many as its node has CPUs."""
     actors: int
     """That the run will start, a CPU each."""
+    learns: bool = True
+    """False: learners of its own do, among `actors`, and it takes one CPU whatever their threads."""
 
 
 class TrainerHost:
@@ -128,6 +130,7 @@ def events(
             lost = Lost(last_words(error))
         finally:
             ray.kill(actor)
+            supply.give_back_room(actor)
         yield lost
     raise TrainerLost(f"the trainer's process was lost {RETRIES + 1} times; the last time: {lost.reason}")
 
@@ -154,33 +157,55 @@ def _stream(actor: Any, told: Any, ends: Callable[[], bool]) -> Iterator[Item | 
 
 def _place(wanted: Wanted) -> tuple[dict[str, Any], int]:
     """(options of the actor, threads of its learner; 0: of the node that it lands on)."""
+    cpus, gpus = _nodes()
+    here = ray.get_runtime_context().get_node_id()
+    homes = [here] if cpus.get(here) else [id for id in cpus if cpus[id]]
+    with_gpu = _with_gpu(gpus, wanted.device, homes)
+    threads = wanted.threads or int(os.environ.get("OMP_NUM_THREADS") or 0)
+    options: dict[str, Any] = {"num_gpus": 1} if with_gpu else {}
+    if not with_gpu and homes == [here]:
+        options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(here, soft=True)
+    most = min((cpus[id] for id in with_gpu or homes), default=0)
+    asked = max(0, min((threads or most) if wanted.learns else 1, most, sum(cpus.values()) - wanted.actors))
+    return options | {"num_cpus": _of_the_free(asked, with_gpu or homes, list(cpus), wanted.actors)}, threads
+
+
+def _nodes() -> tuple[dict[str, int], dict[str, int]]:
+    """Node id -> whole CPUs, and whole GPUs, that it has; without those that are to go, unless all are."""
     alive = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
     leaving = supply.leaving()
     nodes = {id: has for id, has in alive.items() if id not in leaving} or alive
-    with_gpu = _with_gpu(nodes, wanted.device)
-    threads = wanted.threads or int(os.environ.get("OMP_NUM_THREADS") or 0)
-    here = ray.get_runtime_context().get_node_id()
-    options: dict[str, Any] = {"num_gpus": 1} if with_gpu else {}
-    if not with_gpu and nodes.get(here, {}).get("CPU", 0):
-        options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(here, soft=True)
-    most = min(int(nodes[id].get("CPU", 0)) for id in with_gpu or [here if here in nodes else next(iter(nodes))])
-    spare = int(sum(has.get("CPU", 0) for has in nodes.values())) - wanted.actors
-    return options | {"num_cpus": max(0, min(threads or most, most, spare))}, threads
+    return tuple({id: int(has.get(kind, 0)) for id, has in nodes.items()} for kind in ("CPU", "GPU"))
 
 
-def _with_gpu(nodes: dict[str, dict[str, float]], device: str) -> list[str]:
-    """Nodes that such a learner may go to for a GPU; ConfigError where it must have one and there is none."""
-    found = [id for id, has in nodes.items() if has.get("GPU", 0) >= 1] if device != "cpu" else []
+def _of_the_free(asked: int, homes: list[str], nodes: list[str], actors: int) -> int:
+    """So many CPUs, or what one of `homes` has free and `nodes` leave to the actors; one at least, if any are asked."""
+    until = time.monotonic() + FREE_SECONDS
+    while asked > 1:
+        free = supply.free("CPU")
+        most = min((free[id] for id in homes if free.get(id)), default=0)
+        found = max(1, min(asked, most, sum(free.get(id, 0) for id in nodes) - actors))
+        if found == asked or time.monotonic() > until:
+            return found
+        time.sleep(0.2)
+    return asked
+
+
+def _with_gpu(gpus: dict[str, int], device: str, homes: list[str]) -> list[str]:
+    """Nodes that such a learner may go to for a GPU; none where it goes to a CPU of `homes`. ConfigError where it must
+    have a GPU and there is none."""
+    found = [id for id in gpus if gpus[id]] if device != "cpu" else []
     if device == "cuda" and not found:
         raise ConfigError("--learner.device: 'cuda' is on no node of the cluster; the nearest is cpu")
     if device == "cuda" or not found:
         return found
     until = time.monotonic() + FREE_SECONDS
-    while not (free := [id for id in found if supply.free_gpus().get(id, 0) >= 1]) and time.monotonic() < until:
+    while not (free := [id for id in found if supply.free("GPU").get(id)]) and time.monotonic() < until:
         time.sleep(0.2)
-    if not free:
-        _LOG.warning("no GPU of the cluster is free, so the learner is on a CPU; --learner.device cuda waits for one")
-    return free
+    if free or not any(supply.free("CPU").get(id) for id in homes):
+        return free or found
+    _LOG.warning("no GPU of the cluster is free, so the learner is on a CPU; --learner.device cuda waits for one")
+    return []
 
 
 def _cpus(node_id: str) -> int:

@@ -60,11 +60,11 @@ class Ranks:
         rank's own address `own_host`. OSError where no interface has it. A rank that keeps another one waiting for
         `stall_seconds` is an error there."""
         self.rank, self.n_ranks, self._device = rank, n_ranks, device
-        _bind_to(own_host)
+        backend = "nccl" if device == "cuda" else "gloo"
+        _bind_to(own_host, backend)
         timeout = timedelta(seconds=stall_seconds)
         fd = None if listening is None else listening.detach()
         store = dist.TCPStore(host, port, n_ranks, rank == 0, timeout, wait_for_workers=False, master_listen_fd=fd)
-        backend = "nccl" if device == "cuda" else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=n_ranks, timeout=timeout)
 
     def close(self) -> None:
@@ -107,14 +107,13 @@ class Ranks:
             raise RanksDiffer(f"the weights of {self.n_ranks} learners are no longer the same: {differ[0]}")
 
 
-def _bind_to(own_host: str) -> None:
-    """Have gloo and NCCL use the interface of that IPv4 address, unless the user has named one."""
-    interfaces = _interfaces()
-    for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
-        if own_host in interfaces:
-            os.environ.setdefault(variable, interfaces[own_host])
-        elif interfaces and variable not in os.environ:
-            raise OSError(f"no network interface has {own_host}, only {', '.join(interfaces)}; {variable} can name one")
+def _bind_to(own_host: str, backend: str) -> None:
+    """Have gloo or NCCL use the interface of that IPv4 address, unless the user has named one."""
+    interfaces, variable = _interfaces(), f"{backend.upper()}_SOCKET_IFNAME"
+    if own_host in interfaces:
+        os.environ.setdefault(variable, interfaces[own_host])
+    elif interfaces and variable not in os.environ:
+        raise OSError(f"no network interface has {own_host}, only {', '.join(interfaces)}; {variable} can name one")
 
 
 def _interfaces() -> dict[str, str]:

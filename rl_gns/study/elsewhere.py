@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rl_gns.config import RunConfig
 from rl_gns.distributed import session
@@ -13,6 +13,9 @@ from rl_gns.distributed.tasks import Item, Lost
 from rl_gns.records import Fault, UpdateRecord
 from rl_gns.study.goals import Look
 from rl_gns.study.sitting import Checkpoint, Event, Left, batches
+
+if TYPE_CHECKING:
+    from rl_gns.distributed import trainer_actor
 
 Resume = Callable[[], tuple[dict[str, Any] | None, list[Look]]]
 """`Keeper.resume`: where a sitting begins; asked again where the trainer's process was lost."""
@@ -25,7 +28,7 @@ def on_the_cluster(config: RunConfig, resume: Resume, notice: Callable[[], bool]
     with session.start(0, 0):
         from rl_gns.distributed import trainer_actor
 
-        wanted, tries = trainer_actor.Wanted(*_wanted(config)), _Tries()
+        wanted, tries = _wanted(config), _Tries()
         while tries.left:
             tries.left = False
             for told in trainer_actor.events(batches, lambda: (config, *resume()), wanted, notice):
@@ -70,11 +73,14 @@ class _Tries:
         self._done, self._untold = self._saved, list(self._faults)
 
 
-def _wanted(config: RunConfig) -> tuple[str, int, int]:
-    """(device, threads, CPUs of other actors) of the trainer; of several learners each brings its own GPU."""
-    alone = config.learners == 1
-    others = config.actor_cpus + (0 if alone else config.learners)
-    return config.learner.device if alone else "cpu", config.learner.threads, others
+def _wanted(config: RunConfig) -> trainer_actor.Wanted:
+    """Of several learners each brings its own CPU and GPU."""
+    from rl_gns.distributed import trainer_actor
+
+    threads = config.learner.threads
+    if config.learners == 1:
+        return trainer_actor.Wanted(config.learner.device, threads, config.actor_cpus)
+    return trainer_actor.Wanted("cpu", threads, config.actor_cpus + config.learners, learns=False)
 
 
 _LOG = logging.getLogger(__name__)

@@ -240,8 +240,17 @@ def test_an_address_that_no_interface_has_is_refused(monkeypatch):
     """Gloo would meet the others wherever this machine's name leads."""
     for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
         monkeypatch.delenv(variable, raising=False)
-    with pytest.raises(OSError, match=r"no network interface has 192\.0\.2\.1, only .*127\.0\.0\.1"):
+    with pytest.raises(OSError, match=r"no network interface has 192\.0\.2\.1, .*; GLOO_SOCKET_IFNAME can name one"):
         Ranks(0, 1, LOOPBACK, 1, "192.0.2.1", 1.0)
+
+
+def test_an_interface_that_the_user_names_for_gloo_is_enough_on_cpus(monkeypatch):
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    monkeypatch.delenv("NCCL_SOCKET_IFNAME", raising=False)
+    listening = listener(LOOPBACK)
+    ranks = Ranks(0, 1, LOOPBACK, listening.getsockname()[1], "192.0.2.1", 20.0, listening=listening)
+    assert ranks.sum([2.0]).tolist() == [2.0] and "NCCL_SOCKET_IFNAME" not in os.environ
+    ranks.close()
 
 
 def test_patience_grows_with_the_share_of_a_rollout():
