@@ -28,7 +28,7 @@ class Room:
     slowdown: float
     """Threads that run at once over CPUs, at least 1."""
     trouble: str | None
-    """Why it does not fit."""
+    """Why it does not fit, or not yet."""
     memory_free_bytes: int
     disk_free_bytes: int
 
@@ -45,28 +45,36 @@ def room(one: RunConfig, n_cells: int, cells_at_once: int, home: Path) -> Room:
         with session.start(cores, 0):
             nodes = tasks.node_cpus()
         cpus, threads = sum(nodes), one.learner.threads or max(1, int(max(nodes)))
-        try:
-            at_once = min(n_cells, tasks.shape(nodes, threads, actors, at_once).at_once)
-        except ConfigError as error:
-            trouble, at_once = str(error), 0
+        if not cells_at_once and (threads > max(nodes) or threads + actors > cpus):
+            trouble, at_once = f"no node of {address} has room for a cell today: cells wait until others come", 1
+        else:
+            at_once, trouble = _at_once(nodes, threads, actors, at_once)
     return Room(
         where=f"the cluster at {address}" if address else "this machine",
         threads=threads,
         actors=actors,
         cpus=cpus,
-        at_once=at_once,
-        slowdown=max(1.0, at_once * (threads + actors) / cpus),
+        at_once=min(at_once, n_cells),
+        slowdown=max(1.0, at_once * (threads + actors) / max(cpus, 1.0)),
         trouble=trouble,
         memory_free_bytes=_memory_free(),
         disk_free_bytes=_disk_free(home),
     )
 
 
+def _at_once(nodes: list[float], threads: int, actors: int, at_once: int) -> tuple[int, str | None]:
+    """(cells that run at a time on nodes of so many CPUs, why not one ever does)."""
+    try:
+        return tasks.shape(nodes, threads, actors, at_once).at_once, None
+    except ConfigError as error:
+        return 0, f"never fits: {error}"
+
+
 def warnings(here: Room, memory_bytes: int | None, disk_bytes: int | None) -> list[str]:
     """What will not work as it is, a line each."""
     found, need = [], here.threads + here.actors
     if here.trouble:
-        found.append(f"never fits: {here.trouble}")
+        found.append(here.trouble)
     elif need > here.cpus:
         found.append(f"a cell wants {_cpus(here)}, and {here.where} has {here.cpus:g}: they will share them")
     elif here.slowdown > 1:
