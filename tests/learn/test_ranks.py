@@ -209,6 +209,8 @@ doors = [row[1].split(":") for row in rows if row[3] == "0A"]
 doors = {socket.inet_ntoa(bytes.fromhex(address)[::-1]) for address, port in doors if int(port, 16) != 22}
 ranks.sum([0.0])
 print(json.dumps([total, os.environ.get("GLOO_SOCKET_IFNAME"), sorted(doors)]), flush=True)
+ranks.close()
+os._exit(0)  # torch's threads may abort, or hang, where the interpreter takes them down
 """
 TWO_NODES = """
 set -e
