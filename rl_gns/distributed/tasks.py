@@ -112,13 +112,18 @@ def shape(nodes: Sequence[float], threads: int, actors: int, at_once: int) -> Sh
 
 def _growing(nodes: Sequence[float], threads: int, actors: int) -> Shape:
     """Of all the CPUs that it wants: an autoscaler starts nodes for what waits."""
-    if threads > (largest := max(nodes)) or threads + actors > sum(nodes):
+    if must_wait(nodes, threads, actors):
         _LOG.warning(
             "a cell wants %d CPUs of one node and %d more for its actors; the largest node of the cluster has %g, all "
             "together have %g: cells wait until others come",
-            *(threads, actors, largest, sum(nodes)),
+            *(threads, actors, max(nodes), sum(nodes)),
         )
     return Shape(float(threads), actors, max(1, int(sum(nodes) // (threads + actors))), grows=True)
+
+
+def must_wait(nodes: Sequence[float], threads: int, actors: int) -> bool:
+    """No job has room on nodes of so many CPUs before others come."""
+    return threads > max(nodes) or threads + actors > sum(nodes)
 
 
 def node_cpus() -> list[float]:

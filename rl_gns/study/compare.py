@@ -143,11 +143,12 @@ class _Comparison:
                 continue
             if (reused := serving(plan, self._left, self._settings.force)) is not None:
                 self._take(plan, reused)
-            elif words := refused(plan, self._left):
+                continue
+            if words := refused(plan, self._left):
                 self._watch.say(plan.name, f"{words}: not taken")
-            for other in may_read_low(plan, self._left) if reused is None else ():
+            for other in may_read_low(plan, self._left):
                 self._watch.say(plan.name, f"{other} could stop early, which reads low (measure --whole): not taken")
-            for other in unfinished(plan, self._left) if reused is None else ():
+            for other in unfinished(plan, self._left):
                 self._watch.say(plan.name, f"{other} has no checkpoint at {plan.stage:,} env steps: trained here")
 
     def _take(self, plan: CellPlan, reused: Reused) -> None:

@@ -141,14 +141,17 @@ def refused(cell: CellPlan, left: Sequence[Left]) -> str | None:
 
 def may_read_low(cell: CellPlan, left: Sequence[Left]) -> list[Path]:
     """Measurements of the cell's game, seed and stage that a look may have ended where they resolved."""
-    mine = [each for each in left if (each.config.env, each.config.seed) == (cell.game, cell.seed)]
-    return [each.path for each in mine if each.may_read_low(cell)]
+    return [each.path for each in _of_its_policy(cell, left) if each.may_read_low(cell)]
+
+
+def _of_its_policy(cell: CellPlan, left: Sequence[Left]) -> list[Left]:
+    """Of the cell's game and seed."""
+    return [each for each in left if (each.config.env, each.config.seed) == (cell.game, cell.seed)]
 
 
 def _usable(cell: CellPlan, left: Sequence[Left]) -> list[tuple[Left, str | None]]:
     """Policies of the game, seed and stage, measurements first, and how their settings differ from the cell's."""
-    mine = [each for each in left if (each.config.env, each.config.seed) == (cell.game, cell.seed)]
-    usable = [each for each in mine if each.measures(cell) or each.checkpoint(cell)]
+    usable = [each for each in _of_its_policy(cell, left) if each.measures(cell) or each.checkpoint(cell)]
     usable.sort(key=lambda each: not each.measures(cell))
     return [(each, difference(each, cell)) for each in usable]
 
