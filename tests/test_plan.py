@@ -175,9 +175,11 @@ def test_a_cluster_too_small_for_one_cell_is_a_warning(tmp_path, monkeypatch):
 
     with session.start(1, 0) as started:
         monkeypatch.setenv("RAY_ADDRESS", started.address)
-        found = room(replaced(config(CARTPOLE, QUICK), actors=3), 10, 0, tmp_path)
+        large = replaced(config(CARTPOLE, QUICK), actors=3)
+        waits, never = room(large, 10, 0, tmp_path), room(large, 10, 1, tmp_path)
         fits = room(config(CARTPOLE, QUICK), 10, 0, tmp_path)
-    assert found.at_once == 0 and "1 + 3 actors" in warnings(found, None, None)[0]
+    assert waits.at_once == 1 and "all together have 1: cells wait until others come" in warnings(waits, None, None)[0]
+    assert never.at_once == 0 and "never fits: --cells-at-once: 1 x (1 + 3" in warnings(never, None, None)[0]
     assert (fits.at_once, fits.cpus, warnings(fits, None, None)) == (1, 1.0, [])
 
 

@@ -112,18 +112,19 @@ def shape(nodes: Sequence[float], threads: int, actors: int, at_once: int) -> Sh
 
 def _growing(nodes: Sequence[float], threads: int, actors: int) -> Shape:
     """Of all the CPUs that it wants: an autoscaler starts nodes for what waits."""
-    if must_wait(nodes, threads, actors):
-        _LOG.warning(
-            "a cell wants %d CPUs of one node and %d more for its actors; the largest node of the cluster has %g, all "
-            "together have %g: cells wait until others come",
-            *(threads, actors, max(nodes), sum(nodes)),
-        )
+    if words := why_none_fits_yet(nodes, threads, actors):
+        _LOG.warning(words)
     return Shape(float(threads), actors, max(1, int(sum(nodes) // (threads + actors))), grows=True)
 
 
-def must_wait(nodes: Sequence[float], threads: int, actors: int) -> bool:
-    """No job has room on nodes of so many CPUs before others come."""
-    return threads > max(nodes) or threads + actors > sum(nodes)
+def why_none_fits_yet(nodes: Sequence[float], threads: int, actors: int) -> str | None:
+    """Why no job has room on nodes of so many CPUs before others come."""
+    if threads <= max(nodes) and threads + actors <= sum(nodes):
+        return None
+    return (
+        f"a cell wants {threads} CPUs of one node and {actors} more for its actors; the largest node of the cluster "
+        f"has {max(nodes):g}, all together have {sum(nodes):g}: cells wait until others come"
+    )
 
 
 def node_cpus() -> list[float]:

@@ -45,8 +45,9 @@ def room(one: RunConfig, n_cells: int, cells_at_once: int, home: Path) -> Room:
         with session.start(cores, 0):
             nodes = tasks.node_cpus()
         cpus, threads = sum(nodes), one.learner.threads or max(1, int(max(nodes)))
-        if not cells_at_once and tasks.must_wait(nodes, threads, actors):
-            trouble, at_once = f"no node of {address} has room for a cell today: cells wait until others come", 1
+        trouble = None if cells_at_once else tasks.why_none_fits_yet(nodes, threads, actors)
+        if trouble:
+            at_once = 1
         else:
             at_once, trouble = _at_once(nodes, threads, actors, at_once)
     return Room(
