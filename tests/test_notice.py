@@ -86,8 +86,9 @@ def test_a_copy_that_takes_too_long_is_given_up_and_the_one_before_it_written(mo
 
 
 def test_what_is_on_its_way_to_the_disk_is_not_given_up(monkeypatch, tmp_path):
-    """The time runs out while a record is shown: it is on disk, and so is its checkpoint."""
+    """The time runs out while a record is shown: it is on disk, and so is its checkpoint; no moment lies between."""
     monkeypatch.setattr(notice, "FINISH_SECONDS", 0.05)
+    monkeypatch.setattr(notice, "HELD_SECONDS", 1e-5)
 
     def slow(record):
         if record.update == 2:

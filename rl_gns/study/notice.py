@@ -24,11 +24,12 @@ class Notice:
     """Whether SIGTERM has come; a call asks."""
 
     def __init__(self) -> None:
-        self._given = self._held = False
+        self._given = self._heard = self._held = False
 
     def __call__(self) -> bool:
         """Once this is true, nothing is interrupted any more."""
         if self._given:
+            self._heard = True  # an alarm that has rung already is none
             signal.setitimer(signal.ITIMER_REAL, 0)
         return self._given
 
@@ -49,9 +50,10 @@ class Notice:
         signal.setitimer(signal.ITIMER_REAL, FINISH_SECONDS)
 
     def _give_up(self, number: int, frame: Any) -> None:
-        if not self._held:
+        if self._held:
+            signal.setitimer(signal.ITIMER_REAL, HELD_SECONDS)
+        elif not self._heard:
             raise Terminated
-        signal.setitimer(signal.ITIMER_REAL, HELD_SECONDS)
 
 
 def raise_terminated(number: int, frame: Any) -> None:

@@ -50,6 +50,8 @@ def train(
                 for event in events:
                     with contextlib.nullcontext() if notice is None else notice.held():
                         keeper.keep(event)
+                        if notice is not None and isinstance(event, UpdateRecord):
+                            notice()  # what was recorded is not given up before its checkpoint
         if notice is not None and notice() and not keeper.complete():
             raise Terminated
         return keeper.finish()
