@@ -45,6 +45,7 @@ def exact_deficit(size, weights, fork, plan):
 
 
 @pytest.mark.slow
+@pytest.mark.patient
 @pytest.mark.timeout(900)
 def test_the_bracket_lies_within_a_factor_of_1_5_of_the_exact_answer(tmp_path):
     train(config(QUADRATIC), tmp_path / "run")

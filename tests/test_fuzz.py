@@ -21,7 +21,8 @@ from rl_gns.study.points import COLUMNS, GoalRun, read_csv
 from rl_gns.study.variants import in_order, load_variants, variant_cells
 from rl_gns.verbs.places import default_run_dir, default_sweep_dir
 
-SOME, MANY = pytest.param(100, marks=pytest.mark.sampled), pytest.param(1000, marks=pytest.mark.slow)
+SOME = pytest.param(100, marks=pytest.mark.sampled)
+MANY = pytest.param(1000, marks=[pytest.mark.slow, pytest.mark.patient])
 CASES = pytest.mark.parametrize("cases", [SOME, MANY], ids=["some", "many"])
 FRONTS = (ROOT / "docs/results/paper/mccandlish2018_atari_fronts.csv").read_bytes()
 GRID = {"batch_sizes": [64, 256], "learning_rates": [0.001], "seeds": [0, 1]}

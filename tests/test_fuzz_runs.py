@@ -24,7 +24,8 @@ from rl_gns.study.status_view import facts, table
 from rl_gns.study.status_view import words as status_words
 from rl_gns.study.train import Keeper, train
 
-SOME, MANY = pytest.param(100, marks=pytest.mark.sampled), pytest.param(1100, marks=pytest.mark.slow)
+SOME = pytest.param(100, marks=pytest.mark.sampled)
+MANY = pytest.param(1100, marks=[pytest.mark.slow, pytest.mark.patient])
 CASES = pytest.mark.parametrize("cases", [SOME, MANY], ids=["some", "many"])
 GOALS = {"goals": [5.0, 500.0], "goals_judged_on": "training", "checkpoint": {"every_env_steps": 500}}
 SWEEP = ROOT / "docs" / "results" / "2026-11-23-cartpole-confounds"

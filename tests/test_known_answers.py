@@ -137,6 +137,7 @@ def shuffled(batch, rng):
 
 
 @pytest.mark.slow
+@pytest.mark.patient
 @pytest.mark.parametrize(("logits", "value"), [((0.0, 0.0), 0.0), ((0.5, -0.5), 0.3)])
 def test_an_echoed_bandit_fools_shuffled_transitions_and_not_columns(logits, value):
     """The negative control: T = 16 env steps share one draw. With the fresh policy the whole row is echoed, and the
@@ -164,6 +165,7 @@ def test_an_echoed_bandit_fools_shuffled_transitions_and_not_columns(logits, val
 
 
 @pytest.mark.slow
+@pytest.mark.patient
 def test_the_long_run_trace_sees_an_echo_that_outlasts_its_segments():
     """T = 4 of an echo of 16: a segment's trace is 4 times a row's, the long-run trace 16 times, so the ratio is 4.
     128 groups of one direction: the long-run trace's standard error is sqrt(2 / 127) = 13 %."""

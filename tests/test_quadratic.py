@@ -147,6 +147,7 @@ def steps_by_rate(path):
 
 
 @pytest.mark.slow
+@pytest.mark.patient
 def test_the_sweep_finds_the_planted_knee(swept):
     """72 real cells. B_crit within 10 %: of 25 simulated sets of seeds 2 were further off (mean 90.5, sd 5.3)."""
     path, result = swept
@@ -160,6 +161,7 @@ def test_the_sweep_finds_the_planted_knee(swept):
 
 
 @pytest.mark.slow
+@pytest.mark.patient
 def test_measured_steps_are_the_exact_ones(swept):
     """At every batch size, tuned: S, and so E = S B, within 10 %. The best of four rates' means over three seeds has a
     standard deviation of 2 to 3.4 % (25 simulated sets of seeds), so about one set in 100 would fail."""
@@ -170,6 +172,7 @@ def test_measured_steps_are_the_exact_ones(swept):
 
 
 @pytest.mark.slow
+@pytest.mark.patient
 def test_one_untuned_rate_moves_the_knee(tmp_path):
     """The negative control: by the exact steps, the smallest batch's best rate alone makes B_crit a seventh of what it
     is; the measured one must lie below a third.

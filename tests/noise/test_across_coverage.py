@@ -72,6 +72,7 @@ GROWING, WANDERING = (lambda rng: in_a_plane(70, 0, 2.0)), (lambda rng: wanderin
 
 
 @pytest.mark.slow
+@pytest.mark.patient
 @pytest.mark.parametrize("noise_to_batch", [4.0, 20.0])
 @pytest.mark.parametrize(
     ("name", "path", "rho", "rank"),

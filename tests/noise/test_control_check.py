@@ -87,7 +87,8 @@ def outside(rows, every, factor):
 
 
 @pytest.mark.parametrize(
-    ("every", "n_probes", "runs"), [(10, 40, 120), pytest.param(1, 220, 120, marks=pytest.mark.slow)]
+    ("every", "n_probes", "runs"),
+    [(10, 40, 120), pytest.param(1, 220, 120, marks=[pytest.mark.slow, pytest.mark.patient])],
 )
 def test_its_interval_covers_its_truth(every, n_probes, runs):
     """A 95 % interval over autocorrelated updates holds the truth in 88 % or more of 120 runs (a true 94 %: false alarm

@@ -42,6 +42,7 @@ def test_coverage_of_pooled_updates(world):
 
 
 @pytest.mark.slow
+@pytest.mark.patient
 @pytest.mark.parametrize("world", worlds("normal") + worlds("t4"), ids=repr)
 def test_coverage_of_pooled_updates_everywhere(world):
     """1,000 repeats. At a true coverage of 94 % a case is below 92 % with probability 0.5 %."""
@@ -55,6 +56,7 @@ def test_coverage_of_one_frozen_set(world):
 
 
 @pytest.mark.slow
+@pytest.mark.patient
 @pytest.mark.parametrize("world", worlds("normal") + worlds("t4"), ids=repr)
 def test_coverage_of_one_frozen_set_everywhere(world):
     """1,000 repeats. At a true coverage of 95 % a case is below 93 % with probability 0.2 %."""
@@ -74,6 +76,7 @@ def test_coverage_over_training(stream):
 
 
 @pytest.mark.slow
+@pytest.mark.patient
 @pytest.mark.parametrize("stream", LONG, ids=repr)
 def test_coverage_over_training_everywhere(stream):
     """1,000 repeats. At a true coverage of 93.5 % a case is below 91.5 % with probability 0.5 %."""

@@ -183,6 +183,7 @@ def test_two_seeds_at_one_rate_are_covered():
 
 
 @pytest.mark.slow
+@pytest.mark.patient
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize("name", ["7 sizes x 3 rates x 5 seeds", "a sixth of the runs censored"])
 def test_tuned_grids_are_covered(name):

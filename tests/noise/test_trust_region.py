@@ -58,6 +58,7 @@ def test_the_floors_interval_holds_the_planted_floor():
 
 
 @pytest.mark.slow
+@pytest.mark.patient
 def test_the_floors_interval_where_learning_rates_are_chosen():
     rng, fronts = np.random.default_rng(8), []
     for _ in range(80):
@@ -136,6 +137,7 @@ def test_how_often_a_floor_is_said_to_move():
 
 
 @pytest.mark.slow
+@pytest.mark.patient
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize(("world", "power"), [(one_rate, 0.8), (tuned, 0.5)])
 def test_false_alarms_and_power(world, power):
