@@ -52,7 +52,7 @@ def made(folder: Path) -> str:
         f"**Clusters**, from the rates of `{files[-1].name}` ({origin}), at the B at which every core has a collector."
     )
     parts = [runs({name: each["actors"] for name, each in kept_files.items()}), before_copying(rates)]
-    parts += [f"{about} collector.", table(f"The learner as measured ({rates.learner_on})", config, rates)]
+    parts += [about, table(f"The learner as measured ({rates.learner_on})", config, rates)]
     fast = stated(rates)
     parts += [table(title, config, each) for title, each in fast.items()]
     parts += [words(lines(config, rates), [lines(config, each) for each in fast.values()])]

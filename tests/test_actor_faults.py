@@ -171,6 +171,25 @@ def test_the_first_block_after_a_restore_has_a_first_ones_patience(source, monke
     assert all(same(b, expected(b.collector_id, b.generation, 16, 3 if saved else 1)) for b in found.blocks)
 
 
+def test_states_are_of_the_generation_that_goes_on(source, monkeypatch):
+    """The actor dies once collector 0's state is here, and before that of collector 2 is: both are seeded anew."""
+    source.collect(4, 16)
+    crew, doomed = source._crew, pid(source._crew._places[0])
+    take = crew._take
+
+    def strike(place, *rest):
+        take(place, *rest)
+        if alive(doomed) and pid(place) == doomed:
+            os.kill(doomed, signal.SIGKILL)
+
+    monkeypatch.setattr(crew, "_in_flight", 1)
+    monkeypatch.setattr(crew, "_take", strike)
+    assert [state["generation"] for state in source.state()] == [1, 0, 1, 0]
+    found = source.collect(4, 16)
+    assert [(f.what, f.collectors) for f in found.faults] == [("died", [0, 2])]
+    assert [b.generation for b in found.blocks] == [1, 0, 1, 0] and same(found.blocks[0], expected(0, 1, 16))
+
+
 def poisoned_actor(order):
     """The actor class, which poisons collector 1's block as long as the file `order` says how."""
     import ray

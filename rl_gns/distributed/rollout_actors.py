@@ -144,11 +144,13 @@ class RaySource:
         return self._crew.faults() + (self._inference.faults() if self._inference else [])
 
     def state(self) -> list[State] | None:
-        """Of every collector that was ever asked for; None where the world cannot be saved."""
-        hosted = [c for c in range(self._begun) if c not in self._saved]
+        """Of every collector that was ever asked for; None where the world cannot be saved. One that was seeded anew
+        after it had answered, since its actor was lost for another's state, is asked again."""
         ask = Ask(lambda actor, c: actor.state.remote(c, self._generations.of(c)), plays=False)
-        answers = self._crew.gather(hosted, ask)
-        states = dict(zip(hosted, answers, strict=True)) | self._saved
+        states, wanted = dict(self._saved), [c for c in range(self._begun) if c not in self._saved]
+        while wanted:
+            states |= zip(wanted, self._crew.gather(wanted, ask), strict=True)
+            wanted = [c for c in wanted if states[c] and states[c]["generation"] != self._generations.of(c)]
         return None if any(s is None for s in states.values()) else [states[c] for c in range(self._begun)]
 
     def restore(self, states: list[State] | None, generation: int) -> None:
