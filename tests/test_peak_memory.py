@@ -102,12 +102,13 @@ def test_the_frames_of_a_rollout_are_held_once():
 @pytest.mark.cluster
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="Linux's proportional set sizes")
 def test_several_learners_hold_the_frames_as_often_as_is_counted():
-    """92 MB of frames through two learners: what driver, object store (its pages stay) and learners hold after."""
+    """92 MB of frames through two learners: what driver, object store (its pages stay) and learners hold after. It is a
+    most: half a copy less where the first learner had let go its share before the second one's was put."""
     done = subprocess.run(
         [sys.executable, "-c", THROUGH_LEARNERS], capture_output=True, text=True, cwd=Path(__file__).parent, check=True
     )
     frames, grown = json.loads(done.stdout.splitlines()[-1])
-    assert grown / frames == pytest.approx(copies_held(2), abs=0.4), (frames, grown)
+    assert copies_held(2) - 0.5 - 0.2 < grown / frames < copies_held(2) + 0.4, (frames, grown)
 
 
 @pytest.mark.parametrize(("n_learners", "gib", "fits"), [(1, 12, True), (1, 9, False), (2, 23.5, False), (2, 30, True)])
