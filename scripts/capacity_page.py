@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Remake what docs/capacity.md says of kept measurements: scripts/capacity_page.py docs/results/2026-11-24-capacity
+"""Remake what docs/capacity.md says of kept measurements: scripts/capacity_page.py docs/results/2026-11-28-capacity
 
 DIR holds what scripts/measure_capacity.py wrote; the tables are of the rates of its last file by name. What stands
 between the page's two marks is written anew: runs beside predictions, clusters of 16 to 10,240 cores, and the words.
@@ -9,7 +9,6 @@ import dataclasses
 import json
 import re
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +26,6 @@ CLUSTERS = ((1, 16), (1, 64), (4, 64), (16, 64), (100, 64), (160, 64))
 EACH = "network=10,memory=256"
 STATED = 200_000.0
 """Rows a second of a learner that nobody measured: to see what would break next."""
-COPYING = (1e-3, 7e-3)
-"""Seconds of copying a block of Pong, the least and the most where it was looked at; for rates that do not know it."""
-
-BEFORE_COPYING = """
-**These rates and runs were kept before the driver's copy of a block was timed** (for Pong 3.7 MB to its place in the
-rollout, {least:g} to {most:g} ms where it was looked at since). The copy is in the learner's rate and not in the
-driver's: predictions of collecting lack it, and so do the driver's seconds behind the learner as measured. Behind a
-learner of a stated rate it is stated too, at both ends. The measured runs have it in collecting; they have the
-weights' way out of the learner (less than the 16 to 21 ms of publishing) in learning, where the predictions have it in
-collecting.
-""".strip()
-
 Line = tuple[Cluster, Rollout]
 
 
@@ -51,12 +38,12 @@ def made(folder: Path) -> str:
     about = (
         f"**Clusters**, from the rates of `{files[-1].name}` ({origin}), at the B at which every core has a collector."
     )
-    parts = [runs({name: each["actors"] for name, each in kept_files.items()}), before_copying(rates)]
-    parts += [about, table(f"The learner as measured ({rates.learner_on})", config, rates)]
-    fast = stated(rates)
-    parts += [table(title, config, each) for title, each in fast.items()]
-    parts += [words(lines(config, rates), [lines(config, each) for each in fast.values()])]
-    return "\n\n".join(part for part in parts if part) + "\n\n"
+    fast = dataclasses.replace(rates, learner=STATED, learner_on="stated")
+    parts = [runs({name: each["actors"] for name, each in kept_files.items()}), about]
+    parts += [table(f"The learner as measured ({rates.learner_on})", config, rates)]
+    parts += [table(f"A learner of {STATED:,.0f} rows/s (stated, not measured)", config, fast)]
+    parts += [words(lines(config, rates), lines(config, fast))]
+    return "\n\n".join(parts) + "\n\n"
 
 
 def machine(files: dict[str, dict[str, Any]]) -> str:
@@ -65,19 +52,6 @@ def machine(files: dict[str, dict[str, Any]]) -> str:
     if len(cpus) > 1:
         raise ValueError(f"files of {len(cpus)} machines ({', '.join(cpus)}): give each machine a folder of its own")
     return "".join(cpus)
-
-
-def stated(rates: Rates) -> dict[str, Rates]:
-    """Title -> rates with a learner that nobody measured; with the copy of a block stated too where it is not known."""
-    title, fast = f"A learner of {STATED:,.0f} rows/s (stated, not measured)", dict(learner=STATED, learner_on="stated")
-    if rates.copying_seconds is not None:
-        return {title: dataclasses.replace(rates, **fast)}
-    return {
-        f"{title}, {1e3 * copying:g} ms a block of copying (stated)": dataclasses.replace(
-            rates, **fast, copying_seconds=copying
-        )
-        for copying in COPYING
-    }
 
 
 def runs(rows: dict[str, list[dict[str, Any]]]) -> str:
@@ -113,12 +87,6 @@ def _ends(values: list[float], digits: int = 2) -> str:
     return f"{min(values):.{digits}f} to {max(values):.{digits}f}"
 
 
-def before_copying(rates: Rates) -> str:
-    """What rates leave out that were kept before it was timed."""
-    least, most = (1e3 * seconds for seconds in COPYING)
-    return "" if rates.copying_seconds is not None else BEFORE_COPYING.format(least=least, most=most)
-
-
 def lines(config: RunConfig, rates: Rates) -> list[Line]:
     """Each cluster at the least B that gives every core a collector."""
     clusters = [parse_cluster(f"nodes={nodes},cpus={cpus},{EACH}", 0) for nodes, cpus in CLUSTERS]
@@ -138,7 +106,7 @@ def table(title: str, config: RunConfig, rates: Rates) -> str:
     return "\n".join(said)
 
 
-def words(measured: list[Line], fast: list[list[Line]]) -> str:
+def words(measured: list[Line], fast: list[Line]) -> str:
     """What the tables come to."""
     (small, first), (large, last) = measured[0], measured[-1]
     return "\n".join(
@@ -147,10 +115,9 @@ def words(measured: list[Line], fast: list[list[Line]]) -> str:
             f"{first.learn_seconds / first.collect_seconds:.0f} times as long to learn from as to collect, and more",
             f"cores shorten collecting alone: a million env steps cost {round3(_core_hours(small, first))} core-hours "
             f"with {small.cores} of them and {round3(_core_hours(large, last))} with {large.cores:,}.",
-            f"Behind a learner of {STATED:,.0f} rows/s the fastest of these is {_either(map(_fastest, fast))};",
-            f"the last is held up by the {_either(each[-1][1].bottleneck for each in fast)}: the driver, which",
-            f"looks at every actor for each answer, takes {_last(fast, 'driver')}, the learner "
-            f"{_last(fast, 'learner')}.",
+            f"Behind a learner of {STATED:,.0f} rows/s the fastest of these is {_fastest(fast)};",
+            f"the last is held up by the {fast[-1][1].bottleneck}: the driver, which looks at every actor for each",
+            f"answer, takes {_last(fast, 'driver')} on the straight line, the learner {_last(fast, 'learner')}.",
             useful(large.cores, last.batch_size),
         )
     )
@@ -160,13 +127,9 @@ def _fastest(those: list[Line]) -> str:
     return _name(max(those, key=lambda line: line[1].env_steps_per_second)[0])
 
 
-def _either(words: Iterable[str]) -> str:
-    return " or the ".join(dict.fromkeys(words))
-
-
-def _last(tables: list[list[Line]], name: str) -> str:
+def _last(those: list[Line], name: str) -> str:
     """Seconds of the last line."""
-    return " or ".join(dict.fromkeys(f"{round3(each[-1][1].busy[name])} s" for each in tables))
+    return f"{round3(those[-1][1].busy[name])} s"
 
 
 def useful(cores: int, batch: int) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import CARTPOLE, PONG, config, fingerprint, finished, numbers
+from tiny import CARTPOLE, PONG, config, fingerprint, numbers
 
 from rl_gns.distributed import session, watch
 from rl_gns.rollout.collector import Collector
@@ -295,25 +295,3 @@ def test_a_run_whose_actors_die_loses_no_update_and_no_row(source, tmp_path):
     bare = [{k: v for k, v in numbers(r).items() if k not in books} for r in records]
     assert [{k: v for k, v in numbers(r).items() if k not in books} for r in rest] == bare[2:]
     assert fingerprint(elsewhere.learner) == fingerprint(run.learner)
-
-
-def test_more_actors_than_cpus_go_on_with_those_that_fit(monkeypatch):
-    from rl_gns.distributed.rollout_actors import RaySource
-
-    monkeypatch.setattr(watch, "UNPLACED_SECONDS", 120.0)
-    local, _ = finished(SETTINGS)
-    source = RaySource(SETTINGS, 3)
-    places = list(source._crew._places)
-
-    def hurry():  # once two have started, however busy this machine is
-        while sum(place.ready is None for place in places) < 2:
-            time.sleep(0.05)
-        watch.UNPLACED_SECONDS = 2.0
-
-    threading.Thread(target=hurry, daemon=True).start()
-    run = Trainer(SETTINGS, make_learner(SETTINGS), source)
-    records = list(run.run())
-    source.close()
-    (fault,) = records[0].faults
-    assert fault.what == "not placed" and fault.generations == [0] and records[0].replaced_actors == 0
-    assert len(source._crew._places) == 2 and fingerprint(run.learner) == fingerprint(local.learner)

@@ -1,9 +1,12 @@
 """Where the collectors live changes no bit: none, one and two Ray actors, on CartPole and on real Pong."""
 
+import threading
+import time
+
 import pytest
 from tiny import CARTPOLE, PONG, config, fingerprint, finished, numbers, replaced
 
-from rl_gns.distributed import session
+from rl_gns.distributed import session, watch
 from rl_gns.study.build import make_learner, object_store_bytes, source
 from rl_gns.trainer import Trainer
 
@@ -91,3 +94,26 @@ def test_actors_without_work_are_named_at_the_start(caplog):
             "--actors: of 2 only 1 can work, since --batch.size 128 makes 1 collector of 16 columns; the nearest is 1, "
             "or a batch of 256"
         ]
+
+
+def test_more_actors_than_cpus_go_on_with_those_that_fit(monkeypatch):
+    from rl_gns.distributed.rollout_actors import RaySource
+
+    settings = config(CARTPOLE)
+    monkeypatch.setattr(watch, "UNPLACED_SECONDS", 120.0)
+    local, _ = finished(settings)
+    source = RaySource(settings, 3)
+    places = list(source._crew._places)
+
+    def hurry():  # once two have started, however busy this machine is
+        while sum(place.ready is None for place in places) < 2:
+            time.sleep(0.05)
+        watch.UNPLACED_SECONDS = 2.0
+
+    threading.Thread(target=hurry, daemon=True).start()
+    run = Trainer(settings, make_learner(settings), source)
+    records = list(run.run())
+    source.close()
+    (fault,) = records[0].faults
+    assert fault.what == "not placed" and fault.generations == [0] and records[0].replaced_actors == 0
+    assert len(source._crew._places) == 2 and fingerprint(run.learner) == fingerprint(local.learner)

@@ -74,6 +74,14 @@ def test_one_machine_by_hand():
     assert sum(parts) == pytest.approx(0.25) and parts[0] == pytest.approx(256 / 2000)
 
 
+def test_a_core_is_one_resource():
+    """0.128 s of emulation and 0.087 of inference are 0.25 with the rest: 0.2 s of learning are no bottleneck."""
+    rates = replaced(RATES, learner=2.5 * 512 * 0.99 / 0.2)
+    assert predict(RUN, 256, rates, ONE_NODE).bottleneck == "emulation"
+    assert predict(RUN, 256, replaced(rates, inference=1500.0), ONE_NODE).bottleneck == "inference"
+    assert predict(RUN, 256, replaced(RATES, learner=2.5 * 512 * 0.99 / 0.3), ONE_NODE).bottleneck == "learner"
+
+
 def test_waves_by_hand():
     """Four waves of one rollout's blocks: four times its collecting, and a quarter of its columns in memory."""
     waved, still = (

@@ -32,23 +32,24 @@ def test_kept_predictions_are_those_of_the_formulas():
 def test_kept_runs_are_within_what_the_readme_says_of_the_predictions():
     """The whole, and collecting by itself: more than half of the whole is learning, by the learner's own rate."""
     whole, collecting, _ = ([row[f"predicted_{name}"] / row[f"measured_{name}"] for row in ROWS] for name in NAMES)
-    assert len(ROWS) == 6 and min(whole) > 0.94 and max(whole) < 1.15
-    assert min(collecting) > 0.82 and max(collecting) < 1.07
+    assert len(ROWS) == 6 and min(whole) > 1.02 and max(whole) < 1.12
+    assert min(collecting) > 0.88 and max(collecting) < 0.94
     learning, collected = ([row[f"measured_{name}_seconds"] for row in ROWS] for name in ("learn", "collect"))
     shares = [100 * seconds / (seconds + rest) for seconds, rest in zip(learning, collected, strict=True)]
     readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     assert f"{min(shares):.0f} to {max(shares):.0f} % of each rollout was learning" in readme
+    assert f"{100 * min(whole) - 100:.0f} to {100 * max(whole) - 100:.0f} % too fast" in readme
     assert f"collecting is predicted at {min(collecting):.2f} to {max(collecting):.2f} of what it took" in readme
 
 
 def test_the_page_is_made_from_the_kept_measurements():
     said = page.PAGE.read_text(encoding="utf-8")
     assert page.made(KEPT) == page.MADE.search(said)[3]
-    assert said.count("| 160 x 64 |") == 1 + len(page.stated(Rates(**list(FILES.values())[-1]["rates"])))
+    assert said.count("| 160 x 64 |") == 2, "behind the learner as measured, and behind a stated one"
 
 
 def test_one_command_remakes_the_page(tmp_path):
-    """In a checkout with other kept measurements, whose rates know the copy of a block."""
+    """In a checkout with other kept measurements, whose blocks take longer to copy."""
     for name in ("scripts/capacity_page.py", "docs/capacity.md", f"docs/{page.GAMES}/compare.json"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
@@ -62,8 +63,7 @@ def test_one_command_remakes_the_page(tmp_path):
     command = [sys.executable, tmp_path / "scripts" / "capacity_page.py", folder]
     subprocess.run(command, check=True, timeout=120)
     said = (tmp_path / "docs" / "capacity.md").read_text(encoding="utf-8")
-    assert "<!-- made from docs/results/anew by" in said and "predicted at 0.51 to 0.95 times what it took" in said
-    assert "were kept before" not in said and "were kept before" in page.PAGE.read_text(encoding="utf-8")
+    assert "<!-- made from docs/results/anew by" in said and "predicted at 0.51 to 0.90 times what it took" in said
     assert said.partition("<!-- made")[0] == page.PAGE.read_text(encoding="utf-8").partition("<!-- made")[0]
     driver = 10_240 * (rates["handling_seconds"] + 0.005 + 10_240 * rates["handling_seconds_per_actor"])
     assert said.count(f"| {round3(driver)} |") == 2 and "memory=256; a CPU of ours)" in said

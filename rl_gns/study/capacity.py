@@ -15,7 +15,8 @@ waits for them, wave by wave:
 z is the expected order statistic of normal numbers, of the i-th fastest of K. The last block's t is the straggler's; an
 earlier i matters where link or driver is behind. R counts rows; v is the share of them that is valid (an autoreset's is
 not), and the learner's rate and the bytes are those of valid ones. Every resource works for a part of these seconds;
-the bottleneck is the one that is busy longest. Evaluations, checkpoints, burn-ins, faults, several learners: not in it.
+the bottleneck is the one that is busy longest, an actor's core for all of its work, named by the longest part of that.
+Evaluations, checkpoints, burn-ins, faults, several learners: not in it.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ from typing import Any
 from rl_gns.config import RunConfig
 from rl_gns.study.build import STORE_BLOCKS
 
-RESOURCES = ("emulation", "inference", "bookkeeping", "network", "weights", "driver", "learner")
+ON_A_CORE = ("emulation", "inference", "bookkeeping")
+"""What an actor's core does, one after the other."""
+RESOURCES = (*ON_A_CORE, "network", "weights", "driver", "learner")
 LOOKS = 17
 """Order statistics that are looked at in a turn."""
 NEARLY = 0.9
@@ -127,7 +130,7 @@ class Rollout:
     straggler_seconds: float
     """That the slowest actor takes beyond the mean one."""
     bottleneck: str
-    """The resource that is busy longest."""
+    """The resource that is busy longest: emulation, inference or bookkeeping where that is an actor's core."""
     env_steps_per_second: float
     """Valid ones."""
 
@@ -154,9 +157,16 @@ def predict(config: RunConfig, batch_size: int, rates: Rates, cluster: Cluster, 
         learn_seconds=learner,
         busy=busy,
         straggler_seconds=waves * math.sqrt(turns) * block * scatter * order_statistic(actors, actors),
-        bottleneck=max(busy, key=busy.__getitem__),
+        bottleneck=_bottleneck(busy),
         env_steps_per_second=batch_size * config.batch.minibatches * rates.valid_share / seconds,
     )
+
+
+def _bottleneck(busy: dict[str, float]) -> str:
+    core = sum(busy[name] for name in ON_A_CORE)
+    others = {name: seconds for name, seconds in busy.items() if name not in ON_A_CORE}
+    longest = max(others, key=others.__getitem__)
+    return longest if others[longest] > core else max(ON_A_CORE, key=busy.__getitem__)
 
 
 def arrival(actors: int, blocks: int, block: float, scatter: float, network: float, driver: float) -> float:
