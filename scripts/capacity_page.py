@@ -42,7 +42,7 @@ def made(folder: Path) -> str:
     parts = [runs({name: each["actors"] for name, each in kept_files.items()}), about]
     parts += [table(f"The learner as measured ({rates.learner_on})", config, rates)]
     parts += [table(f"A learner of {STATED:,.0f} rows/s (stated, not measured)", config, fast)]
-    parts += [words(lines(config, rates), lines(config, fast))]
+    parts += [words(lines(config, rates), lines(config, fast), kept_files[files[-1].stem])]
     return "\n\n".join(parts) + "\n\n"
 
 
@@ -106,7 +106,7 @@ def table(title: str, config: RunConfig, rates: Rates) -> str:
     return "\n".join(said)
 
 
-def words(measured: list[Line], fast: list[Line]) -> str:
+def words(measured: list[Line], fast: list[Line], file: dict[str, Any]) -> str:
     """What the tables come to."""
     (small, first), (large, last) = measured[0], measured[-1]
     return "\n".join(
@@ -116,8 +116,7 @@ def words(measured: list[Line], fast: list[Line]) -> str:
             f"cores shorten collecting alone: a million env steps cost {round3(_core_hours(small, first))} core-hours "
             f"with {small.cores} of them and {round3(_core_hours(large, last))} with {large.cores:,}.",
             f"Behind a learner of {STATED:,.0f} rows/s the fastest of these is {_fastest(fast)};",
-            f"the last is held up by the {fast[-1][1].bottleneck}: the driver, which looks at every actor for each",
-            f"answer, takes {_last(fast, 'driver')} on the straight line, the learner {_last(fast, 'learner')}.",
+            driver_words(fast[-1][1], file),
             useful(large.cores, last.batch_size),
         )
     )
@@ -127,9 +126,28 @@ def _fastest(those: list[Line]) -> str:
     return _name(max(those, key=lambda line: line[1].env_steps_per_second)[0])
 
 
-def _last(those: list[Line], name: str) -> str:
-    """Seconds of the last line."""
-    return f"{round3(those[-1][1].busy[name])} s"
+def driver_words(last: Rollout, file: dict[str, Any]) -> str:
+    """What holds the largest cluster up, by the driver's straight line and by a steeper one."""
+    longest, steep = last.busy[last.bottleneck], steeper(last, file)
+    busiest = "driver" if steep > longest else last.bottleneck
+    between = " and ".join(f"{each['actors']:,}" for each in file["driver"][-2:])
+    unknown = " **So which of them it is, is not known.**" * (busiest != last.bottleneck)
+    return "\n".join(
+        (
+            f"the last is held up by the {last.bottleneck} ({round3(longest)} s) on the driver's straight line "
+            f"({round3(last.busy['driver'])} s: it looks at every actor for each",
+            f"answer), and by the {busiest} if that goes on as between {between} actors ({round3(steep)} s).{unknown}",
+        )
+    )
+
+
+def steeper(last: Rollout, file: dict[str, Any]) -> float:
+    """Seconds of the driver on the line through the two largest crews that it was timed with."""
+    (one, two), rates, first = file["driver"][-2:], file["rates"], file["driver"][0]
+    slope = (two["measured"] - one["measured"]) / (two["actors"] - one["actors"])
+    a_block = rates["handling_seconds"] - (first["line"] - rates["handling_seconds_per_actor"] * first["actors"])
+    crew = two["measured"] + slope * (last.actors - two["actors"])
+    return last.collectors * (a_block + rates["copying_seconds"] + crew)
 
 
 def useful(cores: int, batch: int) -> str:

@@ -1,5 +1,6 @@
 """What the capacity plan is said to predict: kept measurements, and the page that is made from them."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -46,6 +47,18 @@ def test_the_page_is_made_from_the_kept_measurements():
     said = page.PAGE.read_text(encoding="utf-8")
     assert page.made(KEPT) == page.MADE.search(said)[3]
     assert said.count("| 160 x 64 |") == 2, "behind the learner as measured, and behind a stated one"
+
+
+def test_the_largest_cluster_is_told_by_both_lines_of_the_driver():
+    """By hand: the driver's seconds an answer of the two largest crews, and what a block takes beside."""
+    kept = list(FILES.values())[-1]
+    rates, timed = Rates(**kept["rates"]), {row["actors"]: row["measured"] for row in kept["driver"]}
+    _, last = page.lines(load(find("pong")), dataclasses.replace(rates, learner=page.STATED))[-1]
+    crew = timed[2048] + (10_240 - 2048) * (timed[2048] - timed[1024]) / 1024
+    alone = kept["driver"][0]["line"] - 8 * rates.handling_seconds_per_actor
+    seconds = 10_240 * (crew + rates.handling_seconds - alone + rates.copying_seconds)
+    assert page.steeper(last, kept) == pytest.approx(seconds) and seconds > 1.2 * last.busy["driver"]
+    assert f"between 1,024 and 2,048 actors ({round3(seconds)} s)" in page.PAGE.read_text(encoding="utf-8")
 
 
 def test_one_command_remakes_the_page(tmp_path):
