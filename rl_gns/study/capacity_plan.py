@@ -96,7 +96,7 @@ def plan(config: RunConfig, cluster: Cluster, found: Rates, known: dict[str, str
 
 def _used(one: Rollout, cluster: Cluster) -> dict[str, float]:
     """The actors' cores: the work of all blocks over all cores; links, driver and learner: there is one."""
-    working = sum(one.busy[name] for name in ("emulation", "inference", "bookkeeping"))
+    working = sum(one.busy[name] for name in capacity.ON_A_CORE)
     per_core = working * min(1.0, one.actors / cluster.cores) / one.seconds
     once = {name: one.busy[name] / one.seconds for name in ("network", "weights", "driver", "learner")}
     return {"cores of the actors": min(1.0, per_core)} | once
