@@ -137,6 +137,6 @@ def _warnings(config: RunConfig, cluster: Cluster, one: Rollout, found: Rates) -
     if cluster.actors > 1024:
         lines.append(
             f"{cluster.actors:,} actors: the driver was timed with up to 1,024, beyond it is a straight line, which "
-            "was a third too short with 2,048; it may be the bottleneck where it is not called so"
+            "was a quarter too short with 2,048; it may be the bottleneck where it is not called so"
         )
     return lines
