@@ -142,8 +142,9 @@ def _at_work(rank, n_ranks, port, device):
         settings = shared(n_ranks, base, batch=batch, rollout=rollout)
         settings = dataclasses.replace(settings, learner=dataclasses.replace(settings.learner, device=device))
         found[name] = beside_one(ranks, settings)
+    print(json.dumps(found), flush=True)
     ranks.close()
-    print(json.dumps(found))
+    os._exit(0)  # torch's threads may abort, or hang, where the interpreter takes them down
 
 
 def at_work(n_ranks, device="cpu"):
@@ -211,7 +212,7 @@ doors = {socket.inet_ntoa(bytes.fromhex(address)[::-1]) for address, port in doo
 ranks.sum([0.0])
 print(json.dumps([total, os.environ.get("GLOO_SOCKET_IFNAME"), sorted(doors)]), flush=True)
 ranks.close()
-os._exit(0)  # torch's threads may abort, or hang, where the interpreter takes them down
+os._exit(0)  # as above
 """
 TWO_NODES = """
 set -e
