@@ -146,8 +146,10 @@ class Bought:
     seconds: float = logged("s", "that were asked for")
     most_env_steps: int = logged("env steps", "that were asked for, had there been the time")
     env_steps: int = logged("env steps", "of frozen policy a game and stage, that fitted in")
-    training_rate: float | None = logged("env steps/s", "of one cell's training; null where none was to be trained")
-    measuring_rate: float = logged("env steps/s", "of one measurement")
+    training_rate: float | None = logged(
+        "env steps/s", "of a cell's training beside others, slowest game; null: none was due"
+    )
+    measuring_rate: float = logged("env steps/s", "of a measurement beside others, slowest game")
     cells_at_once: int = logged("1", "that were reckoned with")
 
 

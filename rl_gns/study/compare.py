@@ -102,12 +102,15 @@ class _Comparison:
         return self._write()
 
     def _budgeted(self) -> Bought | None:
-        """Env steps that fit into the budget, or those that an earlier sitting found for the same question."""
+        """Env steps that fit into the budget, or those that an earlier sitting found for the same question; None where
+        nothing is to be bought."""
         if self._settings.budget is None:
             return None
         if (bought := self._bought_before()) is None:
+            if not (missing := self._unmeasured()):
+                return None
             self._watch.say("budget", "a few measurements and rollouts, to tell how fast they are here")
-            missing, untrained = self._unmeasured(), self._untrained()
+            untrained = self._untrained()
             bought = fitted(self._asked, self._settings.budget, missing, untrained, self._settings.cells_at_once)
             self._watch.say("budget", f"buys {bought.env_steps:,} env steps of frozen policy a game and stage")
         self._asked = dataclasses.replace(self._asked, env_steps=bought.env_steps)
