@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 from test_compare import Heard, asked
 
 from rl_gns.config import ConfigError
+from rl_gns.distributed.tasks import makespan
 from rl_gns.study.compare import Settings, compare
 from rl_gns.study.compare_budget import (
     KEPT_FREE,
     Speed,
     Timed,
     fitted,
-    last_ends,
     needed_seconds,
     timed_together,
     whole_rounds,
@@ -40,7 +40,12 @@ def test_the_last_job_ends_when_one_places_them_by_hand(durations, at_once):
     for duration in durations:
         begins = sorted(ends)[len(ends) - at_once] if len(ends) >= at_once else 0.0
         ends.append(begins + duration)
-    assert last_ends(durations, at_once) == pytest.approx(max(ends, default=0.0))
+    assert makespan(durations, at_once) == pytest.approx(max(ends, default=0.0))
+
+
+def test_parallel_cells_end_when_the_last_one_does():
+    assert makespan([3.0, 1.0, 1.0, 1.0], 1) == 6 and makespan([3.0, 1.0, 1.0, 1.0], 2) == 3
+    assert makespan([1.0, 1.0, 3.0], 2) == 4, "in the order that they are given in"
 
 
 def test_phases_follow_each_other_and_share_the_lanes():

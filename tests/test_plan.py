@@ -17,7 +17,7 @@ from rl_gns.study.build import make_learner
 from rl_gns.study.calibrate import calibrate
 from rl_gns.study.goals import evaluations_due
 from rl_gns.study.grid import Grid, cell_configs
-from rl_gns.study.plan import _makespan, plan, plan_file
+from rl_gns.study.plan import plan, plan_file
 from rl_gns.study.plan_table import words
 from rl_gns.study.room import Room, room, warnings
 from rl_gns.study.sweep import sweep
@@ -125,11 +125,6 @@ def test_a_sweeps_file_for_people(tmp_path, capsys):
     assert "calibrating B = 64" in said.err and "Cells to run: 2 (0 finished" in said.out
     assert "4,000 env steps" in said.out and "learner.network: auto -> mlp" in said.out
     assert "Wall-clock time: 0:0" in said.out and os.listdir(tmp_path) == ["grid.toml"]
-
-
-def test_parallel_cells_end_when_the_last_one_does():
-    assert _makespan([3.0, 1.0, 1.0, 1.0], 1) == 6 and _makespan([3.0, 1.0, 1.0, 1.0], 2) == 3
-    assert _makespan([1.0, 1.0, 3.0], 2) == 4, "in the order of the grid"
 
 
 def here(**changes):

@@ -13,12 +13,13 @@ itself and one for each of them, so that two jobs never wait for each other's CP
 from __future__ import annotations
 
 import contextlib
+import heapq
 import logging
 import math
 import time
 import traceback
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -132,6 +133,14 @@ def node_cpus() -> list[float]:
     import ray
 
     return [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
+
+
+def makespan(durations: Iterable[float], at_once: int) -> float:
+    """Seconds until the last job has ended, each begun in its turn as soon as a place is free."""
+    places = [0.0] * at_once
+    for duration in durations:
+        heapq.heapreplace(places, places[0] + duration)
+    return max(places)
 
 
 def in_turn(names: Sequence[str], work: Work, arguments: Arguments) -> Iterator[Told]:

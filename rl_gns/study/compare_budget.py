@@ -8,11 +8,10 @@ then laid out as they will be run, phase after phase, and the most env steps bou
 from __future__ import annotations
 
 import contextlib
-import heapq
 import time
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -109,15 +108,7 @@ def needed_seconds(
 
     fresh = (measured(plan) for plan in missing if plan.stage == FRESH)
     later = (measured(plan) for plan in missing if plan.stage != FRESH)
-    return sum(last_ends(phase, at_once) for phase in (fresh, map(trained, runs), later))
-
-
-def last_ends(durations: Iterable[float], at_once: int) -> float:
-    """When the last job ends of those that are begun in this order, `at_once` at a time."""
-    lanes = [0.0] * at_once
-    for duration in durations:
-        heapq.heapreplace(lanes, lanes[0] + duration)
-    return max(lanes)
+    return sum(tasks.makespan(phase, at_once) for phase in (fresh, map(trained, runs), later))
 
 
 def timed_together(

@@ -11,7 +11,6 @@ ln B. Cells run `at_once` at a time in the order of the grid. All of it is *at m
 from __future__ import annotations
 
 import dataclasses
-import heapq
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,6 +23,7 @@ import numpy as np
 import envs
 from rl_gns.config import ConfigError, RunConfig, to_dict
 from rl_gns.config_file import load, load_toml
+from rl_gns.distributed import tasks
 from rl_gns.rundir import KEEP_CHECKPOINTS, RunDir
 from rl_gns.study.build import checked, idle_actors, make_learner, rollout_bytes
 from rl_gns.study.calibrate import Calibration, calibrate
@@ -259,14 +259,6 @@ def _seconds(config: RunConfig, cell: PlannedCell, cost: Calibration, rate: floa
 def _wall_clock(cells: Mapping[str, tuple[RunConfig, PlannedCell, Calibration]], here: Room) -> Seconds:
     def of(rate: str) -> float:
         alone = [_seconds(config, cell, cost, getattr(cost, rate)) for config, cell, cost in cells.values()]
-        return _makespan(alone, max(here.at_once, 1)) * here.slowdown
+        return tasks.makespan(alone, max(here.at_once, 1)) * here.slowdown
 
     return Seconds(of("env_steps_per_second"), of("fastest"), of("slowest"))
-
-
-def _makespan(durations: Iterable[float], at_once: int) -> float:
-    """Seconds until the last has ended, each begun in its turn as soon as a place is free."""
-    places = [0.0] * at_once
-    for duration in durations:
-        heapq.heapreplace(places, places[0] + duration)
-    return max(places)
