@@ -14,7 +14,7 @@ from tiny import CARTPOLE, config, finished
 from rl_gns.cli import main
 from rl_gns.records import to_json
 from rl_gns.rundir import RunDir
-from rl_gns.study.tensorboard import scalars
+from rl_gns.study.tensorboard import EventFiles, scalars
 
 TRAIN = ["train", "--config", "cartpole", "--checkpoint.every-env-steps", "4000", "--noise.every", "1"]
 
@@ -106,6 +106,20 @@ def test_a_sitting_without_the_flag_leaves_no_gap_and_a_finished_run_is_drawn_to
         trained(tmp_path, 6000, "--tensorboard")
         assert points(opened(tmp_path)) == wanted(tmp_path)
         assert len(list((tmp_path / "tensorboard").iterdir())) == 2, "files do not pile up"
+
+
+@pytest.mark.parametrize("seconds_ahead", [0, 3600])
+def test_a_file_that_was_made_in_this_second_or_by_a_clock_that_was_set_back_is_read_first(tmp_path, seconds_ahead):
+    """TensorBoard reads files in the order of their names: second, host, process."""
+    trained(tmp_path, 2000, "--tensorboard")
+    (old,) = (tmp_path / "tensorboard").iterdir()
+    time.sleep(1 - time.time() % 1)
+    old.rename(old.with_name(f"events.out.tfevents.{int(time.time()) + seconds_ahead}.zz.99999999.0"))
+    with EventFiles(tmp_path):
+        pass
+    later = {path.name for path in (tmp_path / "tensorboard").iterdir()}
+    assert len(later) == (2 if seconds_ahead == 0 else 1) and ".zz." not in max(later)
+    assert points(opened(tmp_path)) == wanted(tmp_path)
 
 
 def test_where_the_package_is_missing_it_is_one_line_and_nothing_is_written(tmp_path):

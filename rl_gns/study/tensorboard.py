@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -45,8 +48,11 @@ class EventFiles:
     def _begin(self) -> None:
         """All records up to now, in a file whose start purges the points of those before it. The newest of those stays,
         since a TensorBoard that is open looks no further than the file it was reading."""
-        for old in sorted(self._folder.glob("events.*"))[:-1]:
+        there = sorted(self._folder.glob("events.out.tfevents.*"))
+        for old in there[:-1]:
             old.unlink()
+        for newest in there[-1:]:
+            _be_later_than(newest)
         self._writer = self._type(str(self._folder), purge_step=1)
         for record in self._run.records():
             self._add(record)
@@ -54,6 +60,17 @@ class EventFiles:
     def _add(self, record: dict[str, Any]) -> None:
         for name, value in scalars(record):
             self._writer.add_scalar(name, value, record["env_steps"])
+
+
+def _be_later_than(newest: Path) -> None:
+    """Files are read in the order of their names, which begin with the second that they were made in: wait for the next
+    one. A file from the future (the clock was set back) goes."""
+    made = re.match(r"events\.out\.tfevents\.(\d+)\.", newest.name)
+    seconds = int(made[1]) + 1 - time.time() if made else math.inf
+    if seconds > 1:
+        newest.unlink()
+    elif seconds > 0:
+        time.sleep(seconds)
 
 
 def scalars(record: dict[str, Any]) -> Iterator[tuple[str, float]]:
