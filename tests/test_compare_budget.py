@@ -71,6 +71,8 @@ def test_the_most_that_ends_in_time_is_bought(monkeypatch):
         assert ends[0] <= (1 - KEPT_FREE) * 100_000 <= ends[1] + 5, "5: this took no longer"
         assert (bought.measuring_rate, bought.training_rate) == (50.0, 32.0)
     assert fitted(WHAT, 100_000.0, plans, [], 1).env_steps == WHAT.env_steps
+    with pytest.raises(ConfigError, match=r"10 s is too short for 10 measurements; about \d+ s would do"):
+        fitted(what, 10.0, plans, [], 1)
 
 
 @pytest.mark.slow

@@ -72,9 +72,10 @@ def fitted(
     fitting = bisect_right(range(least, asked.env_steps + 1), left, key=needed)
     if not fitting:
         enough = seconds + (needed(least) - left) / (1 - KEPT_FREE)
+        training = f" and {len(runs)} trainings to {max(asked.stages):,} env steps" if runs else ""
         raise ConfigError(
-            f"--budget: {seconds:,.0f} s is too short for {len(missing)} measurements and {len(runs)} trainings to "
-            f"{max(asked.stages):,} env steps; about {enough:,.0f} s would do, or less to do"
+            f"--budget: {seconds:,.0f} s is too short for {len(missing)} measurements{training}; about {enough:,.0f} s "
+            f"would do, or less to do"
         )
     trained = [timed.training.env_steps_per_second for timed in speeds.values() if timed.training]
     return Bought(
