@@ -7,6 +7,7 @@ import json
 import os
 import select
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -52,14 +53,16 @@ class Browser:
     """`with Browser() as browser:`; one process, one page after another."""
 
     def __enter__(self) -> Browser:
-        self._home = tempfile.TemporaryDirectory()
+        self._home = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)  # its helpers end a moment later
         to_read, self._write = os.pipe()
         self._read, to_write = os.pipe()
         # Chromium reads commands from descriptor 3 and writes to 4, which the shell ties to the pipes.
         shell = ["bash", "-c", f'exec "$@" 3<&{to_read} 4>&{to_write}', "bash"]
         command = [*shell, CHROMIUM, *FLAGS, f"--user-data-dir={self._home.name}"]
         quiet = subprocess.DEVNULL
-        self._process = subprocess.Popen(command, stdout=quiet, stderr=quiet, pass_fds=(to_read, to_write))
+        self._process = subprocess.Popen(
+            command, stdout=quiet, stderr=quiet, pass_fds=(to_read, to_write), start_new_session=True
+        )
         os.close(to_read)
         os.close(to_write)
         self._buffer, self._sent, self._events = b"", 0, []
@@ -71,7 +74,7 @@ class Browser:
         return self
 
     def __exit__(self, *_: Any) -> None:
-        self._process.kill()
+        os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         os.close(self._write)
         os.close(self._read)
