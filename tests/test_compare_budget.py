@@ -23,8 +23,8 @@ from rl_gns.study.compare_plan import cells
 
 WHAT = asked("CartPole,Chain", "fresh,512", seeds=2, initialisations=3)
 SPEEDS = {
-    "CartPole": Timed(Speed(2.0, 100.0), Speed(1.0, 64.0), 0.0, around_seconds=1.0),
-    "Chain": Timed(Speed(4.0, 50.0), Speed(1.0, 32.0), 0.0, around_seconds=1.0),
+    "CartPole": Timed(Speed(2.0, 100.0), Speed(1.0, 64.0), around_seconds=1.0),
+    "Chain": Timed(Speed(4.0, 50.0), Speed(1.0, 32.0), around_seconds=1.0),
 }
 
 
@@ -73,6 +73,18 @@ def test_the_most_that_ends_in_time_is_bought(monkeypatch):
     assert fitted(WHAT, 100_000.0, plans, [], 1).env_steps == WHAT.env_steps
     with pytest.raises(ConfigError, match=r"10 s is too short for 10 measurements; about \d+ s would do"):
         fitted(what, 10.0, plans, [], 1)
+
+
+@pytest.mark.slow
+def test_a_budget_is_spent_on_what_is_missing():
+    """Of 1,000 s less what is kept free, a game's stage that is measured already takes nothing."""
+    what = asked("CartPole", env_steps=10**9)
+    plans = cells(what)
+    runs, fresh = training_runs(plans), [plan for plan in plans if not plan.stage]
+    both, one = (fitted(what, 1000.0, missing, runs, 1) for missing in (plans, fresh))
+    for bought, stages in ((both, 2), (one, 1)):
+        most = 0.85 * 1000 * bought.measuring_rate / stages
+        assert 0.5 * most < bought.env_steps < most and bought.training_rate > 0
 
 
 @pytest.mark.slow

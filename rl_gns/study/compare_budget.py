@@ -12,7 +12,7 @@ import time
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from rl_gns.comparison import FRESH, Bought
@@ -49,9 +49,7 @@ class Timed:
     measuring: Speed
     training: Speed | None
     """None where nothing is to be trained."""
-    seconds: float
-    """That both took to be found."""
-    around_seconds: float = 0.0
+    around_seconds: float
     """That the job took besides, as every cell's will: a process that starts and imports."""
 
 
@@ -129,8 +127,9 @@ def timed_together(
     with contextlib.closing(told({job: games[game] for job, game in jobs.items()}, at_once, timing, start)) as stream:
         for job, news in stream:
             if isinstance(news, tasks.Item):
-                around = max(0.0, time.perf_counter() - asked_at[job] - news.value.seconds)
-                found[jobs[job]].append(replace(news.value, around_seconds=around))
+                measuring, trained, taken = news.value
+                around = max(0.0, time.perf_counter() - asked_at[job] - taken)
+                found[jobs[job]].append(Timed(measuring, trained, around))
             elif isinstance(news, tasks.Failed):
                 failed = news.traceback
     if not found:
@@ -151,7 +150,6 @@ def slowest(several: Sequence[Timed]) -> Timed:
     return Timed(
         measuring=_slowest([timed.measuring for timed in several]),
         training=_slowest(trainings) if trainings else None,
-        seconds=max(timed.seconds for timed in several),
         around_seconds=max(timed.around_seconds for timed in several),
     )
 
@@ -160,14 +158,14 @@ def _slowest(speeds: Sequence[Speed]) -> Speed:
     return Speed(max(s.start_seconds for s in speeds), min(s.env_steps_per_second for s in speeds))
 
 
-def timing(config: RunConfig, training: bool) -> Iterator[Timed]:
-    """One game, in whatever process this is."""
+def timing(config: RunConfig, training: bool) -> Iterator[tuple[Speed, Speed | None, float]]:
+    """One game's measuring and training, in whatever process this is, and the seconds that it took to find them."""
     begun = time.perf_counter()
     measuring, trained = measuring_speed(config), None
     if training:
         found = calibrate(config, TRAINING_SECONDS)
         trained = Speed(found.start_seconds, found.env_steps_per_second)
-    yield Timed(measuring, trained, time.perf_counter() - begun)
+    yield measuring, trained, time.perf_counter() - begun
 
 
 def measuring_speed(config: RunConfig) -> Speed:

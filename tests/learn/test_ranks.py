@@ -212,7 +212,7 @@ doors = {socket.inet_ntoa(bytes.fromhex(address)[::-1]) for address, port in doo
 ranks.sum([0.0])
 print(json.dumps([total, os.environ.get("GLOO_SOCKET_IFNAME"), sorted(doors)]), flush=True)
 ranks.close()
-os._exit(0)  # as above
+os._exit(0)  # torch's threads may abort, or hang, where the interpreter takes them down
 """
 TWO_NODES = """
 set -e
